@@ -1,0 +1,40 @@
+"""The only place that starts or joins a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import ray
+
+PACKAGE_ROOT = Path(__file__).parent
+
+# Train and Tune reserve a logical CPU for each worker and each driver beside those that Data uses;
+# with fewer than this many logical CPUs a small laptop would wait on itself for ever.
+_MIN_LOGICAL_CPUS = 4
+
+
+def start(dashboard: bool = False) -> None:
+    """Join the cluster of ``RAY_ADDRESS`` (or the running job's), else start a local one.
+
+    On a cluster that was joined from outside a job the package itself travels with the run, so
+    that workers import the same code.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        inside_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
+        environment = None if inside_job else {"py_modules": [link_path()]}
+        ray.init(runtime_env=environment, logging_level=logging.WARNING)
+        return
+    cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
+    ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
+
+
+def link_path() -> str:
+    """The package folder under the name ``biomedray``, as Ray's ``py_modules`` wants it."""
+    if PACKAGE_ROOT.name == "biomedray":
+        return str(PACKAGE_ROOT)
+    return str(PACKAGE_ROOT.parent / ".link" / "biomedray")
