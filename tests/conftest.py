@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def ray_cluster() -> Iterator[None]:
     """One local Ray cluster for the whole session."""
     import ray
+
     from biomedray import cluster
 
     cluster.start()
