@@ -1,1 +1,271 @@
-"""Placeholder during bootstrap."""
+"""The command line: one command for each room; rooms are imported only by the command that needs them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from biomedray.errors import UserError, WorkError
+
+app = typer.Typer(
+    name="biomedray",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="BiomedCLIP as a platform on Ray: PMC articles in, figure-caption pairs, a trained model, scores and a search service out.\n\n"
+    "Start with [bold]biomedray demo[/bold]. Every artifact is a folder with a manifest.json; look into one with "
+    "[bold]biomedray inspect[/bold]. A command that was killed resumes when it is started again.",
+)
+evaluate_app = typer.Typer(no_args_is_help=True, help="Score a model on held-out pairs.")
+app.add_typer(evaluate_app, name="evaluate")
+
+console = Console()
+errors = Console(stderr=True)
+
+Out = Annotated[Path, typer.Argument(help="Folder for the artifact; must be new, or hold an unfinished run of the same command.")]
+Pairs = Annotated[Path, typer.Argument(help="A pairs artifact, as made by 'biomedray ingest'.")]
+Model = Annotated[str, typer.Argument(help="A model artifact, 'local-dir:PATH' in open_clip's layout, or 'hf-hub:ORG/NAME'.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file that replaces the preset.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+
+class Layout(StrEnum):
+    """How the generated articles lie on disk."""
+
+    CLOUD = "cloud"
+    PACKAGE = "package"
+    MIXED = "mixed"
+
+
+class Engine(StrEnum):
+    """What reads captions from the XML."""
+
+    BIOMEDRAY = "biomedray"
+    PUBMED_PARSER = "pubmed_parser"
+
+
+class SplitName(StrEnum):
+    """A split of a pairs artifact."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes; finished stages in it are reused.")] = Path(
+        "out/demo"
+    ),
+    articles: Annotated[
+        Path | None, typer.Option(help="Real articles instead of generated ones: any folder that 'biomedray ingest' reads.")
+    ] = None,
+    n: Annotated[int, typer.Option("--generate", min=8, help="How many articles to generate.")] = 560,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Stop training after about this long, at the end of an epoch.")] = 2.5,
+    workers: Annotated[int, typer.Option(min=1, help="Training workers.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the corpus, the split and the training.")] = 0,
+) -> None:
+    """The whole road at small size: corpus, ingest, train, evaluate, index, serve; ends in a table and a report."""
+    from biomedray.demo import DemoConfig, run_demo
+
+    run_demo(out, DemoConfig(articles=articles, generate=n, minutes=minutes, workers=workers, seed=seed), console)
+
+
+@app.command()
+def corpus(
+    out: Out,
+    articles: Annotated[int, typer.Option(min=1, help="How many articles.")] = 64,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    layout: Annotated[
+        Layout, typer.Option(help="PMC's Cloud layout of 2026, the former .tar.gz packages, or half of each.")
+    ] = Layout.MIXED,
+    broken: Annotated[float, typer.Option(min=0, max=1, help="Add this share of damaged articles, of every class.")] = 0.0,
+    quiet: Quiet = False,
+) -> None:
+    """Generate articles with drawn figures, true captions and known truth, as PMC would distribute them."""
+    from biomedray.corpus import generate
+
+    manifest = generate(out, articles, seed, layout.value, broken, progress=not quiet)
+    _show(out, manifest.counts)
+
+
+@app.command()
+def ingest(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE... OUT",
+            help="Folders of unpacked articles, of .tar.gz packages or in the PMC Cloud layout, archives, XML files or list files; "
+            "then the folder for the pairs.",
+        ),
+    ],
+    engine: Annotated[
+        Engine, typer.Option(help="pubmed_parser is there as a cross-check: it loses caption text.")
+    ] = Engine.BIOMEDRAY,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Write nothing; show what pubmed_parser would lose on these sources.")
+    ] = False,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """PMC articles to figure-caption pairs in Parquet, with a reject row for everything that was not kept."""
+    from biomedray.config import load_yaml, override
+    from biomedray.ingest import IngestConfig, comparison_table, summary_table
+    from biomedray.ingest import compare as compare_engines
+    from biomedray.ingest import ingest as run
+
+    if compare:
+        console.print(comparison_table(compare_engines(paths, progress=not quiet)))
+        return
+    if len(paths) < 2:
+        raise UserError("ingest needs a SOURCE and an OUT folder: biomedray ingest ARTICLES PAIRS")
+    base = load_yaml(IngestConfig, config) if config else IngestConfig()
+    resolved = override(base, [f"engine={engine.value}", *(settings or [])])
+    manifest = run(paths[:-1], Path(paths[-1]), resolved, progress=not quiet)
+    console.print(summary_table(manifest))
+    console.print(f"pairs: [bold]{paths[-1]}[/bold]   next: biomedray train {paths[-1]} MODEL")
+
+
+@app.command()
+def train(
+    pairs: Pairs,
+    out: Out,
+    preset: Annotated[
+        str, typer.Option(help="smoke, small, demo or biomedclip; 'biomedclip' is the paper's Supplementary Table 9.")
+    ] = "small",
+    workers: Annotated[int, typer.Option(min=1, help="Data-parallel workers; one GPU each where there are GPUs.")] = 1,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Contrastive pretraining; the result loads in plain open_clip with no network."""
+    from biomedray.config import load_yaml, override
+    from biomedray.train import TrainConfig
+    from biomedray.train import preset as named_preset
+    from biomedray.train import train as run
+
+    base = load_yaml(TrainConfig, config) if config else named_preset(preset)
+    manifest = run(pairs, out, override(base, settings or []), workers, progress=not quiet)
+    _show(out, manifest.counts)
+
+
+@evaluate_app.command("retrieval")
+def evaluate_retrieval(
+    pairs: Pairs,
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the scores.")],
+    split: Annotated[SplitName, typer.Option(help="Which pairs.")] = SplitName.TEST,
+    quiet: Quiet = False,
+) -> None:
+    """Recall at 1, 5 and 10, figure to caption and caption to figure, against chance, with 95 % intervals."""
+    from biomedray.evaluate import retrieval
+    from biomedray.report import scores_table
+
+    console.print(scores_table(retrieval(pairs, model, out, split.value, progress=not quiet)))
+
+
+@app.command()
+def index(
+    pairs: Pairs,
+    model: Model,
+    out: Out,
+    split: Annotated[list[SplitName] | None, typer.Option(help="Which splits; all when not given.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Embed the pairs and build the search index that 'biomedray serve' reads."""
+    from biomedray.records import SPLITS
+    from biomedray.serve import build_index
+
+    manifest = build_index(pairs, model, out, tuple(s.value for s in split) if split else SPLITS, progress=not quiet)
+    _show(out, manifest.counts)
+
+
+@app.command()
+def serve(
+    model: Model,
+    index: Annotated[
+        Path | None, typer.Option(help="An index artifact; without it there are embeddings and zero-shot, but no search.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+) -> None:
+    """The encoders, the figure search and its page over HTTP."""
+    from biomedray.serve import serve as run
+
+    run(model, index, host, port)
+
+
+@app.command()
+def inspect(
+    artifact: Annotated[Path, typer.Argument(help="Any artifact folder.")],
+    html: Annotated[Path | None, typer.Option(help="Also write a page with pictures here.")] = None,
+) -> None:
+    """What is in an artifact, in a table."""
+    from biomedray.report import inspect_table, write_report
+
+    console.print(inspect_table(artifact))
+    if html is not None:
+        write_report([artifact], html)
+        console.print(f"page: [bold]{html}[/bold]")
+
+
+@app.command()
+def report(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="ARTIFACT... OUT.html", help="Artifact folders, then the page to write.")
+    ],
+) -> None:
+    """One HTML page with the tables, plots and pictures of several artifacts; it needs no network to look at."""
+    from biomedray.report import write_report
+
+    if len(paths) < 2 or paths[-1].suffix != ".html":
+        raise UserError("report needs artifacts and a page to write: biomedray report PAIRS MODEL SCORES out.html")
+    write_report(paths[:-1], paths[-1])
+    console.print(f"report: [bold]{paths[-1]}[/bold]")
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.print(f"biomedray {importlib.metadata.version('biomedray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.WARNING)
+
+
+def _show(out: Path, counts: dict[str, object]) -> None:
+    facts = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if isinstance(value, int) and value)
+    console.print(f"[bold]{out}[/bold]: {facts}")
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 the work failed, 2 the user's arguments or input are off."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except WorkError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped; start the same command again to resume", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    errors.print(f"[bold red]biomedray:[/bold red] {message}", highlight=False, soft_wrap=True)
+    sys.exit(code)
