@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="BiomedCLIP as a platform on Ray: PMC articles in, figure-caption pairs, a trained model, scores and a search service out.\n\n"
+    help="BiomedCLIP as a platform on Ray: PMC articles in; figure-caption pairs, a trained model, scores and a search service out.\n\n"
     "Start with [bold]biomedray demo[/bold]. Every artifact is a folder with a manifest.json; look into one with "
     "[bold]biomedray inspect[/bold]. A command that was killed resumes when it is started again.",
 )
@@ -105,7 +105,7 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE... OUT",
-            help="Folders of unpacked articles, of .tar.gz packages or in the PMC Cloud layout, archives, XML files or list files; "
+            help="Folders of unpacked articles, of .tar.gz packages or in the PMC Cloud layout, archives, XML files, list files; "
             "then the folder for the pairs.",
         ),
     ],
@@ -243,7 +243,7 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    _version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.WARNING)
@@ -269,3 +269,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     errors.print(f"[bold red]biomedray:[/bold red] {message}", highlight=False, soft_wrap=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":  # so that a Ray job can say: python -m biomedray.cli
+    main()

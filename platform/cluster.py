@@ -38,3 +38,8 @@ def link_path() -> str:
     if PACKAGE_ROOT.name == "biomedray":
         return str(PACKAGE_ROOT)
     return str(PACKAGE_ROOT.parent / ".link" / "biomedray")
+
+
+def gpus() -> int:
+    """How many GPUs the cluster has in all."""
+    return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]  # ray gives it no types

@@ -125,20 +125,19 @@ def _part_path(out: Path, unit: Unit) -> Path:
 
 def _run(units: Sequence[Unit], model: str, out: Path, progress: bool) -> None:
     import ray
-    import torch
 
     cluster.start()
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"path": path, "row_group": row_group, "part": part} for path, row_group, part in units]
     total = sum(pq.ParquetFile(path).metadata.row_group(row_group).num_rows for path, row_group, _ in units)
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if torch.cuda.is_available() else 0
-    resources = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    gpus = cluster.gpus()
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _EmbedActor,
         batch_size=1,
         fn_constructor_args=(str(Path(model).resolve()) if Path(model).exists() else model, str(out.resolve())),
         compute=ray.data.ActorPoolStrategy(size=max(1, gpus)),
-        **resources,
+        num_cpus=1,
+        num_gpus=1 if gpus else None,
     )
     with Progress(disable=not progress) as bar:
         task = bar.add_task("embed pairs", total=total)

@@ -1,0 +1,56 @@
+"""Report: artifacts in, one self-contained HTML page or a rich table out.
+
+    pairs, model, scores, index, ... -> sections (facts, tables, plots, galleries) -> template.html -> page
+
+The page carries its pictures inside and loads nothing from anywhere. Counts are read from the artifacts' files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from biomedray.artifacts import Manifest, read_manifest, write_atomic
+from biomedray.report.sections import Section, section_of
+
+
+def write_report(artifacts: Sequence[Path], out: Path, title: str = "biomedray report", extra: Sequence[Section] = ()) -> Path:
+    """Write one HTML page with a section for each artifact, then the ``extra`` sections.
+
+    Raises:
+        UserError: one of the folders is no finished artifact.
+    """
+    from biomedray.report.page import render
+
+    sections = [section_of(folder, read_manifest(folder)) for folder in artifacts]
+    write_atomic(out, render(title, [*sections, *extra]))
+    return out
+
+
+def inspect_table(artifact: Path) -> Table:
+    """The facts of one artifact as a rich table."""
+    section = section_of(artifact, read_manifest(artifact), pictures=False)
+    table = Table(title=f"{section.title}  {artifact}", show_header=False, title_justify="left")
+    for label, value in section.facts:
+        table.add_row(label, value)
+    for grid in section.grids:
+        table.add_section()
+        table.add_row(f"[bold]{grid.title}[/bold]", "")
+        for row in grid.rows:
+            table.add_row(row[0], "   ".join(row[1:]))
+    return table
+
+
+def scores_table(manifest: Manifest) -> Table:
+    """Retrieval scores against chance as a rich table."""
+    from biomedray.report.sections import retrieval_grid
+
+    grid = retrieval_grid(manifest)
+    table = Table(title=grid.title, title_justify="left")
+    for i, name in enumerate(grid.header):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in grid.rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,77 @@
+"""Plots as inline SVG, in colours that read on a light and on a dark page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INK = "#7d8590"
+COLOURS = ("#2a8c82", "#d2703c", "#6b6fc9", "#b3862b")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """An SVG element with its heading and one line below it."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+def histogram(values: Sequence[float], title: str, note: str = "", bins: int = 30) -> Plot:
+    """How often each value occurs; the top hundredth is gathered in the last bin."""
+    import numpy as np
+
+    top = float(np.percentile(values, 99)) if values else 1.0
+    figure, axes = _axes()
+    axes.hist(np.clip(values, None, top), bins=bins, color=COLOURS[0])
+    axes.set_ylabel("pairs", color=INK)
+    return Plot(title, _svg(figure), note)
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Plot:
+    """One line for each series; a dense series is drawn thin, a sparse one with marks."""
+    figure, axes = _axes()
+    for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
+        if points:
+            dense = len(points) > 60
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x, y, label=name, color=colour, linewidth=0.8 if dense else 1.8, marker=None if dense else "o", markersize=3
+            )
+    if axes.lines:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylim(bottom=0)
+    return Plot(title, _svg(figure))
+
+
+def _axes() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 2.9), layout="constrained")
+    FigureCanvasSVG(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.tick_params(colors=INK, labelsize=9)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INK)
+    axes.grid(axis="y", color=INK, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "biomedray", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
