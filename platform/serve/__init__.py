@@ -1,0 +1,64 @@
+"""Serve: a model and an index in, HTTP out: embeddings, zero-shot classification, search and a search page.
+
+    pairs + model -> build_index ==[index: generations/000001]==+
+    model ------------------------------------------------------+-> serve (Ray Serve) -> /v1/embeddings /v1/search / ...
+
+    request -> guard -> routes -> engine -> batcher -> encoder (one model thread)
+                                    +----> search (faiss, exact subsets) -> hits -> figures by reference
+
+One replica process holds all of it, since a hop between deployments costs more than a search.
+``app`` is the only module that knows Ray; ``routes.create_app`` is the same service without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from biomedray.artifacts import Manifest
+from biomedray.records import SPLITS, Split
+
+__all__ = ["build_index", "serve", "stop"]
+
+
+def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Split] = SPLITS, progress: bool = True) -> Manifest:
+    """Make the index artifact ``out`` of the pairs of ``splits``, searchable by figure and by caption.
+
+    Raises:
+        UserError: an input is no such artifact, the splits hold no pair, or ``out`` is taken.
+        WorkError: the embeddings and the pairs do not name the same rows.
+    """
+    from biomedray.serve import index
+
+    return index.build_index(pairs, model, out, splits, progress)
+
+
+def serve(
+    model: str | Path,
+    index: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    block: bool = True,
+    pairs: Path | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> str:
+    """Serve a model, and an index if given, through Ray Serve; returns the URL, or blocks until Ctrl-C.
+
+    ``pairs`` says where the index's pairs artifact lies now if it has moved. ``on_ready`` is called
+    with the URL once requests are answered.
+
+    Raises:
+        UserError: the model or the index can't be served, or the port is taken.
+        WorkError: the replica did not come up.
+    """
+    from biomedray.serve.app import ServeConfig
+    from biomedray.serve.app import serve as run
+
+    return run(ServeConfig(model=str(model), index=index, pairs=pairs), host, port, block=block, on_ready=on_ready)
+
+
+def stop() -> None:
+    """Take the service of ``serve(block=False)`` down; the Ray cluster stays."""
+    from biomedray.serve import app
+
+    app.stop()

@@ -1,0 +1,145 @@
+"""What a caller may send in place of a text or an image, and how it becomes one.
+
+    "a caption"                                       text
+    "data:image/png;base64,..."                       image
+    {"type": "text", "text": "..."}                   text
+    {"type": "image", "image": base64 or data URL}    image
+    raw bytes of a body                               image
+
+URLs are never fetched: they are refused with a line that says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from biomedray import pixels
+from biomedray.serve.limits import Limits
+from biomedray.serve.problems import Problem, bad_value
+
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+_REMOTE_URL = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
+_LONGEST_PREFIX = 80
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to embed."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image file: its bytes, or base64 of them that is decoded off the event loop."""
+
+    data: bytes | str
+
+
+Item = Text | ImageSource
+
+
+def read_items(value: Any, limits: Limits) -> list[Item]:
+    """The ``input`` of an embeddings request: one item or a list of them.
+
+    Raises:
+        Problem: it is neither, is empty, or holds too many items.
+    """
+    if not isinstance(value, list):
+        return [read_item(value, "input", limits)]
+    if not value:
+        raise bad_value("input: an empty list; send at least one text or image", "input", "empty_input")
+    if len(value) > limits.items:
+        raise bad_value(f"input: {len(value)} items, the limit is {limits.items}", "input", "too_many_items")
+    return [read_item(item, f"input[{number}]", limits) for number, item in enumerate(value)]
+
+
+def read_item(value: Any, param: str, limits: Limits) -> Item:
+    """One text or image of a request; ``param`` names it in refusals."""
+    if isinstance(value, str):
+        return read_image(value, param, limits) if value[:11].lower() == "data:image/" else read_text(value, param, limits)
+    if isinstance(value, dict):
+        kind = value.get("type")
+        if kind in ("text", "image") and set(value) == {"type", kind}:
+            return read_text(value["text"], param, limits) if kind == "text" else read_image(value["image"], param, limits)
+    raise bad_value(
+        f'{param}: neither a text nor {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}',
+        param,
+        "invalid_item",
+    )
+
+
+def read_text(value: Any, param: str, limits: Limits) -> Text:
+    """A text within its limits."""
+    if not isinstance(value, str):
+        raise bad_value(f"{param}: a text is wanted", param)
+    if not value.strip():
+        raise bad_value(f"{param}: an empty text", param, "empty_text")
+    if len(value) > limits.text_chars:
+        raise bad_value(f"{param}: {len(value)} characters, the limit is {limits.text_chars}", param, "text_too_long")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise bad_value(f"{param}: not valid Unicode (a lone surrogate)", param, "invalid_unicode") from None
+    return Text(value)
+
+
+def read_image(value: Any, param: str, limits: Limits) -> ImageSource:
+    """An image given as base64 or as a data URL; nothing is decoded yet."""
+    if not isinstance(value, str):
+        raise bad_value(f"{param}: base64 or a data URL of an image is wanted", param, "invalid_image")
+    if prefix := _DATA_URL.match(value[:_LONGEST_PREFIX]):
+        value = value[prefix.end() :]
+    elif value[:5].lower() == "data:":
+        raise bad_value(f"{param}: a data URL must begin data:image/...;base64,", param, "invalid_image")
+    elif _REMOTE_URL.match(value[:_LONGEST_PREFIX]):
+        raise bad_value(f"{param}: URLs are not fetched; send the image itself as a data URL", param, "url_not_allowed")
+    if not value:
+        raise bad_value(f"{param}: an empty image", param, "empty_image")
+    if len(value) > limits.image_bytes * 4 // 3 + 4:
+        raise too_large(param, limits)
+    return ImageSource(value)
+
+
+def image_bytes(source: ImageSource, limits: Limits) -> bytes:
+    """The file's bytes, checked against what its header says; run it in a thread.
+
+    Raises:
+        Problem: not base64, too large, or not an image that can be served; its param is for the caller to fill.
+    """
+    data = source.data if isinstance(source.data, bytes) else _from_base64(source.data)
+    if len(data) > limits.image_bytes:
+        raise too_large("image", limits)
+    pixels.read_header(data, limits.image_pixels)
+    return data
+
+
+def too_large(param: str, limits: Limits) -> Problem:
+    """413: the image file has too many bytes."""
+    return Problem(413, f"{param}: the image is larger than {limits.image_bytes} bytes", "image_too_large", param)
+
+
+def item_problem(error: BaseException, param: str) -> BaseException:
+    """An item's failure as a refusal that names the item; other errors stay as they are."""
+    if isinstance(error, pixels.PixelError):
+        return bad_value(f"{param}: {error}", param, error.reason.value)
+    if isinstance(error, Problem) and error.param == "image":
+        return Problem(error.status_code, str(error.detail).replace("image:", f"{param}:", 1), error.code, param)
+    return error
+
+
+def texts_of(items: Sequence[Item]) -> list[str]:
+    """The texts among the items."""
+    return [item.value for item in items if isinstance(item, Text)]
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_value("image: not valid base64", "image", "invalid_base64") from None

@@ -1,0 +1,46 @@
+"""What one request, one queue and one answer may hold at most; shown at /v1/info."""
+
+from __future__ import annotations
+
+from biomedray.config import Config
+
+MIB = 1024 * 1024
+
+
+class Limits(Config):
+    """Bounds of the HTTP service. A request beyond them is refused with 413, 422 or 503."""
+
+    body_bytes: int = 32 * MIB
+    """Bytes of one request body."""
+    inflight_bytes: int = 512 * MIB
+    """Bytes of all request bodies held at a time; beyond it 503."""
+    request_seconds: float = 60.0
+    """Seconds from the first byte of a request to its answer; beyond it 503."""
+    image_bytes: int = 20 * MIB
+    """Bytes of one image file."""
+    image_pixels: int = 50_000_000
+    """Width times height of one image, checked before anything is decoded."""
+    items: int = 256
+    """Texts and images of one request."""
+    text_chars: int = 8192
+    """Characters of one text; the encoder reads the first ``context_length`` tokens of it."""
+    labels: int = 1000
+    """Labels of one zero-shot request."""
+    templates: int = 100
+    """Templates of one zero-shot request."""
+    prompts: int = 2000
+    """Labels times templates of one zero-shot request."""
+    k: int = 1000
+    """Hits of one search."""
+    filter_values: int = 100
+    """Values of one search filter."""
+    thumbnail_pixels: int = 1024
+    """Longest side of a thumbnail."""
+    queue_texts: int = 2048
+    """Texts that wait or run at a time; beyond it 503."""
+    queue_images: int = 512
+    """Images that wait or run at a time; beyond it 503."""
+    batch_texts: int = 64
+    """Texts that the encoder takes at once."""
+    batch_images: int = 16
+    """Images that the encoder takes at once."""

@@ -1,0 +1,317 @@
+"""The HTTP routes, as a plain FastAPI application around an engine; no Ray here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Query
+from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from biomedray.serve import metrics, schemas, static
+from biomedray.serve.engine import Engine, unit
+from biomedray.serve.guard import Guard
+from biomedray.serve.hits import hit_answer
+from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large
+from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
+from biomedray.serve.search import Query as IndexQuery
+
+Vectors = NDArray[np.float32]
+Format = Literal["float", "base64", "npy"]
+NPY = "application/x-npy"
+_RAW_TYPES = ("image/", "application/octet-stream")
+
+
+def create_app(engine: Engine, send_request_id: bool = True) -> FastAPI:
+    """The whole HTTP service; ``send_request_id`` is off behind Ray Serve, whose proxy sends it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    app = FastAPI(title="biomedray", docs_url=None, redoc_url=None, lifespan=lifespan, separate_input_output_schemas=False)
+    app.state.engine = engine
+    app.state.page = static.load_page()
+    app.include_router(router)
+    app.include_router(pages)
+    app.add_exception_handler(HTTPException, answer_http)
+    app.add_exception_handler(RequestValidationError, answer_validation)
+    app.add_middleware(Guard, limits=engine.limits, metrics=engine.metrics, send_request_id=send_request_id)
+    return app
+
+
+def _engine(request: Request) -> Engine:
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+def _json_only(request: Request) -> None:
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media != "application/json":
+        raise Problem(415, "send JSON with content-type: application/json", "unsupported_media_type")
+
+
+EngineDep = Annotated[Engine, Depends(_engine)]
+JSON_BODY = [Depends(_json_only)]
+router = APIRouter()
+pages = APIRouter(include_in_schema=False)
+
+
+@router.get("/healthz")
+@router.get("/livez")
+async def alive() -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz")
+async def ready(engine: EngineDep) -> Response:
+    """The model answers, and answers as it did at first."""
+    try:
+        await engine.canary()
+    except Exception:  # noqa: BLE001  # whatever ails the model, the answer is the same: not ready
+        raise Problem(503, "the model does not answer as it should", "not_ready", retry_after=5) from None
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics")
+async def prometheus(engine: EngineDep) -> Response:
+    """Metrics of the replica that answers, in Prometheus' text format."""
+    engine.update_gauges()
+    return Response(engine.metrics.text(), media_type=metrics.MEDIA_TYPE)
+
+
+@router.get("/v1/models")
+async def models(engine: EngineDep) -> Response:
+    """The served model, as OpenAI lists models."""
+    return JSONResponse({"object": "list", "data": [_model_card(engine)]})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, engine: EngineDep) -> Response:
+    """One model."""
+    _check_model(engine, name)
+    return JSONResponse(_model_card(engine))
+
+
+@router.get("/v1/info")
+async def info(engine: EngineDep) -> Response:
+    """Limits, fingerprints, and what the index holds."""
+    encoder = engine.encoder
+    sizes = {"embed_dim": encoder.embed_dim, "context_length": encoder.context_length, "image_size": encoder.image_size}
+    about = {"name": encoder.name, "fingerprint": encoder.fingerprint, "device": encoder.device, **sizes}
+    return JSONResponse({"model": about, "index": _index_card(engine), "limits": engine.limits.resolved()})
+
+
+@router.post("/v1/embeddings", dependencies=JSON_BODY, response_model=schemas.EmbeddingsAnswer)
+async def embeddings(body: schemas.EmbeddingsRequest, engine: EngineDep) -> Response:
+    """Embed texts and images."""
+    _check_model(engine, body.model)
+    if body.dimensions not in (None, engine.encoder.embed_dim):
+        raise bad_value(f"dimensions: this model's embeddings have {engine.encoder.embed_dim}", "dimensions")
+    vectors, tokens = await engine.embed(read_items(body.input, engine.limits))
+    return _embeddings_answer(engine, vectors, tokens, body.encoding_format)
+
+
+@router.post("/v1/embeddings/image", response_model=schemas.EmbeddingsAnswer)
+async def image_embeddings(
+    request: Request, engine: EngineDep, encoding: Annotated[Format | None, Query(alias="format")] = None
+) -> Response:
+    """Embed image files sent as they are: one as the raw body, or several as multipart/form-data."""
+    sources = await _raw_images(request, engine)
+    vectors, tokens = await engine.embed(sources, "image")
+    if encoding is None:
+        encoding = "npy" if NPY in request.headers.get("accept", "") else "float"
+    if encoding == "npy":
+        return Response(_npy(vectors), media_type=NPY)
+    return _embeddings_answer(engine, vectors, tokens, encoding)
+
+
+@router.post("/v1/classify", dependencies=JSON_BODY, response_model=schemas.ClassifyAnswer)
+async def classify(body: schemas.ClassifyRequest, engine: EngineDep) -> Response:
+    """Zero-shot classification: which label's prompts lie nearest to the image."""
+    _check_model(engine, body.model)
+    _check_prompts(body, engine)
+    image = read_image(body.image, "image", engine.limits)
+    probabilities, cosines = await engine.classify(image, body.labels, body.templates)
+    order = np.argsort(-probabilities, kind="stable").tolist()
+    predictions = [{"label": body.labels[i], "probability": float(probabilities[i]), "cosine": float(cosines[i])} for i in order]
+    return JSONResponse({"object": "classification", "model": engine.encoder.name, "predictions": predictions})
+
+
+@router.post("/v1/search", dependencies=JSON_BODY, response_model=schemas.SearchAnswer)
+async def search(body: schemas.SearchRequest, request: Request, engine: EngineDep) -> Response:
+    """The figures whose embeddings lie nearest to the query's."""
+    started = time.monotonic()
+    _check_model(engine, body.model)
+    index = engine.need_index()
+    if body.k > engine.limits.k:
+        raise bad_value(f"k: the limit is {engine.limits.k}", "k")
+    vector, exclude = await _query_vector(body, engine)
+    query = IndexQuery(vector, body.k, body.target, body.filters, body.collapse_duplicates, exclude)
+    hits, total = await engine.search(query)
+    root = str(request.scope.get("root_path", ""))
+    answer: dict[str, Any] = {"object": "search", "model": engine.encoder.name, "generation": index.generation.name}
+    answer |= {"target": body.target, "total": total, "took_ms": round(1000 * (time.monotonic() - started), 2)}
+    answer["hits"] = [hit_answer(hit, rank, root) for rank, hit in enumerate(hits, 1)]
+    return JSONResponse(answer)
+
+
+@router.get("/v1/images/{pair_id:path}")
+async def figure(pair_id: str, request: Request, engine: EngineDep, size: Annotated[int | None, Query(ge=16)] = None) -> Response:
+    """A figure of the index as its article has it, or a thumbnail of at most ``size`` pixels a side."""
+    if size is not None and size > engine.limits.thumbnail_pixels:
+        raise bad_value(f"size: the limit is {engine.limits.thumbnail_pixels}", "size")
+    picture = await engine.picture(pair_id, size)
+    headers = {"etag": picture.etag, "cache-control": "private, max-age=3600"}
+    if static.etag_matches(request, picture.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(picture.data, media_type=picture.media_type, headers=headers)
+
+
+@pages.get("/")
+async def page(request: Request) -> Response:
+    """The search page."""
+    return static.answer(request, request.app.state.page["index.html"])
+
+
+@pages.get("/docs")
+async def docs(request: Request) -> Response:
+    """A list of the routes, made from /openapi.json."""
+    return static.answer(request, request.app.state.page["docs.html"])
+
+
+@pages.get("/static/{name}")
+async def static_file(name: str, request: Request) -> Response:
+    """A script or style sheet of the pages."""
+    if name not in request.app.state.page:
+        raise Problem(404, "no such file", "unknown_file")
+    return static.answer(request, request.app.state.page[name])
+
+
+def _check_model(engine: Engine, name: str | None) -> None:
+    if name is not None and name != engine.encoder.name:
+        raise Problem(404, f"no such model; this service has {engine.encoder.name}", "model_not_found", "model")
+
+
+def _check_prompts(body: schemas.ClassifyRequest, engine: Engine) -> None:
+    limits = engine.limits
+    if not 2 <= len(body.labels) <= limits.labels:
+        raise bad_value(f"labels: between 2 and {limits.labels} are wanted", "labels")
+    if not 1 <= len(body.templates) <= limits.templates:
+        raise bad_value(f"templates: between 1 and {limits.templates} are wanted", "templates")
+    if len(body.labels) * len(body.templates) > limits.prompts:
+        raise bad_value(f"labels times templates: the limit is {limits.prompts}", "labels")
+    for number, label in enumerate(body.labels):
+        read_text(label, f"labels[{number}]", limits)
+    for number, template in enumerate(body.templates):
+        read_text(template, f"templates[{number}]", limits)
+        if "{}" not in template:
+            raise bad_value(f"templates[{number}]: {{}} must stand where the label goes", f"templates[{number}]")
+
+
+async def _query_vector(body: schemas.SearchRequest, engine: Engine) -> tuple[Vectors, int | None]:
+    """The query [d], the weighted sum of what was given; and the row of ``pair_id``."""
+    parts: dict[str, Vectors] = {}
+    row: int | None = None
+    if body.vector is not None:
+        parts["vector"] = _given_vector(body.vector, engine.encoder.embed_dim)
+    if body.pair_id is not None:
+        row = engine.need_index().row_of(body.pair_id)
+        if row is None:
+            raise Problem(404, "pair_id: no such pair in the index", "unknown_pair", "pair_id")
+        parts["pair_id"] = engine.need_index().vector(row, "figure")
+    if body.text is not None:
+        parts["text"] = await engine.query_vector(read_text(body.text, "text", engine.limits), "text")
+    if body.image is not None:
+        parts["image"] = await engine.query_vector(read_image(body.image, "image", engine.limits), "image")
+    if not parts:
+        raise bad_value("send one of text, image, vector and pair_id", "text", "empty_query")
+    if unused := set(body.weights) - set(parts):
+        raise bad_value(f"weights: {min(unused)} is not part of the query", "weights")
+    mixed = np.sum([body.weights.get(name, 1.0) * part for name, part in parts.items()], axis=0)
+    return unit(np.asarray(mixed), "query"), row
+
+
+def _given_vector(values: Any, dim: int) -> Vectors:
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values[: dim + 1]):
+        raise bad_value("vector: a list of numbers is wanted", "vector")
+    if len(values) != dim:
+        raise bad_value(f"vector: {len(values)} numbers, this model's embeddings have {dim}", "vector", "wrong_dimension")
+    try:
+        return unit(np.array(values, dtype=np.float64), "vector")
+    except OverflowError:
+        raise bad_value("vector: a number is too large", "vector") from None
+
+
+async def _raw_images(request: Request, engine: Engine) -> list[ImageSource]:
+    limits = engine.limits
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        files = await _multipart_files(request, limits.items, limits.body_bytes)
+    elif media.startswith(_RAW_TYPES):
+        files = [await request.body()]
+    else:
+        raise Problem(415, "send an image file (content-type: image/...) or multipart/form-data", "unsupported_media_type")
+    if any(len(data) > limits.image_bytes for data in files):
+        raise too_large("image", limits)
+    return [ImageSource(data) for data in files]
+
+
+async def _multipart_files(request: Request, most: int, size: int) -> list[bytes]:
+    """All files of a form, kept in memory: a query image is never written to disk."""
+    parser = MultiPartParser(request.headers, request.stream(), max_files=most, max_fields=most)
+    parser.spool_max_size = size
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError):
+        raise Problem(400, "the form can't be read, or holds too many parts", "invalid_form") from None
+    files = [await value.read() for _, value in form.multi_items() if not isinstance(value, str)]
+    await form.close()
+    if not files:
+        raise bad_value("the form holds no file", "image", "empty_input")
+    return files
+
+
+def _embeddings_answer(engine: Engine, vectors: Vectors, tokens: int, encoding: str) -> Response:
+    data = [{"object": "embedding", "index": i, "embedding": _encode(row, encoding)} for i, row in enumerate(vectors)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return JSONResponse({"object": "list", "data": data, "model": engine.encoder.name, "usage": usage})
+
+
+def _encode(vector: Vectors, encoding: str) -> str | list[float]:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    values: list[float] = vector.tolist()
+    return values
+
+
+def _npy(vectors: Vectors) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, vectors)
+    return buffer.getvalue()
+
+
+def _model_card(engine: Engine) -> dict[str, Any]:
+    return {"id": engine.encoder.name, "object": "model", "created": 0, "owned_by": "biomedray"}
+
+
+def _index_card(engine: Engine) -> dict[str, Any] | None:
+    if engine.index is None:
+        return None
+    generation = engine.index.generation.resolved()
+    shown = ("rows", "dim", "index_key", "encoder_fingerprint", "pairs_fingerprint")
+    card = {"generation": generation["name"], **{name: generation[name] for name in shown}}
+    images = engine.images is not None and engine.images.available
+    return {**card, "images": images, "facets": engine.index.facets}
