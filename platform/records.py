@@ -127,6 +127,8 @@ class Reason(StrEnum):
     HISTORICAL_OCR = "historical_ocr"
     NOT_OPEN_ACCESS = "not_open_access"
     BAD_METADATA = "bad_metadata"
+    # article or figure: the engine that reads captions raised, or gave nothing for a figure that is there
+    ENGINE_FAILED = "engine_failed"
     # figure: one <fig> or <graphic> of a readable article
     NO_GRAPHIC = "no_graphic"
     NO_CAPTION = "no_caption"

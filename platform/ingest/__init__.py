@@ -1,0 +1,66 @@
+"""Ingest: articles on disk in, figure-caption pairs in Parquet out, and a reject row for everything else.
+
+    sources -> packages -> jats -> figures, captions, citances, meta -> images -> articles -> write ==[pairs]==>
+     (where)   (bytes)    (tree)            (what the XML says)        (files)   (rows)     (parts)
+
+One ``<graphic>`` of the XML, or one ``<fig>`` without a graphic, is one unit; each unit ends as exactly
+one pair or one reject, and the ledger says so article by article. Only ``pipeline`` knows Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from biomedray.artifacts import Manifest
+from biomedray.ingest.settings import IngestConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from biomedray.ingest.pubmed import Comparison
+
+__all__ = ["IngestConfig", "compare", "comparison_table", "ingest", "summary_table"]
+
+_DEFAULTS = IngestConfig()
+
+
+def ingest(sources: Sequence[str], out: Path, config: IngestConfig = _DEFAULTS, progress: bool = True) -> Manifest:
+    """Articles to a pairs artifact (docs/reference/pairs.md); a run that was killed resumes.
+
+    Each source is a folder that is walked (packages, unpacked articles, the PMC Cloud layout), one
+    archive, one XML file, or a list file with one path a line.
+
+    Raises:
+        UserError: a source is missing or holds no article, or ``out`` is taken; nothing was written.
+        WorkError: the work failed, or the ledger doesn't balance.
+    """
+    from biomedray.ingest.pipeline import run
+
+    return run(sources, out, config, progress)
+
+
+def compare(sources: Sequence[str], progress: bool = True) -> Comparison:
+    """What pubmed_parser makes of the same articles: caption text lost, figures lost, articles lost.
+
+    Raises:
+        UserError: a source is missing or holds no article.
+    """
+    from biomedray.ingest.pubmed import compare_engines
+
+    return compare_engines(sources, progress)
+
+
+def summary_table(manifest: Manifest) -> Table:
+    """The closing table of a run: what was seen, what was kept, and why the rest was not."""
+    from biomedray.ingest.tables import summary
+
+    return summary(manifest)
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Articles on which the two engines differ, and the totals."""
+    from biomedray.ingest.tables import differences
+
+    return differences(comparison)

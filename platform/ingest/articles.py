@@ -1,0 +1,279 @@
+"""From a package to rows: the pairs, rejects and ledger line of each article in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from biomedray.ingest.captions import count_tokens
+from biomedray.ingest.citances import Citance, find_citances
+from biomedray.ingest.figures import Inventory, Unit, read_figures
+from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
+from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
+from biomedray.ingest.meta import ArticleMeta, license_code, read_meta
+from biomedray.ingest.packages import Package, Refused
+from biomedray.ingest.pubmed import replace_by_pubmed
+from biomedray.ingest.settings import IngestConfig
+from biomedray.ingest.split import assign_split, dup_cluster
+from biomedray.records import LICENSE_GROUPS, Reason, Split, Stage, license_group, make_pair_id
+
+_REAL_PMCID = re.compile(r"PMC\d+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells copies and versions of one article apart."""
+
+    uri: str
+    pmcid: str
+    version: int
+    doi: str | None
+    md5: str
+    pairs: int
+
+
+@dataclass
+class ArticleRows:
+    """Rows of one article (or refused source), ready for the tables of records.py."""
+
+    ledger: dict[str, Any]
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    identity: Identity | None = None
+
+
+@dataclass(frozen=True)
+class _Article:
+    """One article being turned into rows."""
+
+    uri: str
+    pmcid: str
+    version: int
+    split: Split
+    meta: ArticleMeta
+    license_code: str | None
+    md5: str
+    flags: tuple[str, ...]
+
+
+def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRows]:
+    """The rows of a package: one article as a rule, several where an XML wraps several; never raises for bad input."""
+    if isinstance(item, Refused):
+        yield refused_rows(item)
+        return
+    try:
+        trees = parse_articles(item.xml)
+    except XmlError as error:
+        yield refused_rows(Refused(item.uri, error.reason, str(error), Stage.ARTICLE, *_claimed(item)))
+        return
+    for number, tree in enumerate(trees):
+        uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
+        try:
+            yield _extract_tree(item, tree, uri, config)
+        except Exception as error:  # noqa: BLE001  # one article's surprise must not end a run of millions; the reject says what it was
+            detail = f"{type(error).__name__}: {error}"[:200]
+            yield refused_rows(Refused(uri, Reason.ENGINE_FAILED, detail, Stage.ARTICLE, *_claimed(item)))
+
+
+def refused_rows(refused: Refused) -> ArticleRows:
+    """One article-level reject; nothing of the article is counted."""
+    row = _reject_row(refused.uri, refused.pmcid, refused.version, refused.stage, refused.reason, refused.detail)
+    return ArticleRows(_ledger_row(refused.uri, refused.pmcid, refused.version, None, None, 0, 0, 1), rejects=[row])
+
+
+def _claimed(package: Package) -> tuple[str | None, int | None]:
+    """The id that a package's name gives, where its XML gives none."""
+    return _safe_id(package.fallback_id), package.version
+
+
+def _safe_id(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "article"
+
+
+@cache
+def extractor_version() -> str:
+    """Name and version of this extractor, for provenance."""
+    try:
+        return f"biomedray {version('biomedray')}"
+    except PackageNotFoundError:
+        return "biomedray (not installed)"
+
+
+def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> ArticleRows:
+    article = _describe(package, tree, uri, config)
+    inventory = read_figures(tree.root)
+    citances = find_citances(tree.root, inventory.figures)
+    if config.engine == "pubmed_parser":
+        inventory = replace_by_pubmed(package.xml, inventory)
+    pairs: list[dict[str, Any]] = []
+    rejects: list[dict[str, Any]] = []
+    for unit, image in _decide(inventory.units, package.media, config):
+        if isinstance(image, FigureImage):
+            pairs.append(_pair_row(article, unit, image, citances))
+        else:
+            rejects.append(_unit_reject(article, unit, image))
+    kept, lost = len(pairs), len(rejects)
+    if not inventory.units:
+        detail = "no <fig> and no <graphic> in the XML"
+        rejects.append(_reject_row(uri, article.pmcid, article.version, Stage.ARTICLE, Reason.NO_FIGURES, detail))
+    ledger = _ledger_row(uri, article.pmcid, article.version, article.split, inventory, kept, lost, len(rejects) - lost)
+    identity = Identity(uri, article.pmcid, article.version, article.meta.doi, article.md5, kept)
+    return ArticleRows(ledger, pairs, rejects, identity)
+
+
+def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> _Article:
+    meta = read_meta(tree.root)
+    pmcid = meta.pmcid or _safe_id(package.fallback_id)
+    return _Article(
+        uri=uri,
+        pmcid=pmcid,
+        version=meta.version or package.version or 1,
+        split=assign_split(pmcid, config.seed, config.val_fraction, config.test_fraction),
+        meta=ArticleMeta(**{**vars(meta), "pmid": meta.pmid or package.pmid, "doi": meta.doi or package.doi}),
+        license_code=_known_license(package.license_code) or meta.license_code or _known_license(package.fallback_license),
+        md5=hashlib.md5(package.xml, usedforsecurity=False).hexdigest(),
+        flags=(*package.flags, *tree.flags, *(() if _REAL_PMCID.fullmatch(pmcid) else ("no_pmcid",))),
+    )
+
+
+def _known_license(text: str | None) -> str | None:
+    """A licence as others write it; one that is no Creative Commons licence keeps its own name."""
+    if not text:
+        return None
+    return text if text in LICENSE_GROUPS else license_code(text) or text
+
+
+Decision = tuple[Unit, FigureImage | tuple[Reason, str | None]]
+
+
+def _decide(units: Iterable[Unit], media: Media, config: IngestConfig) -> Iterator[Decision]:
+    """Each unit with its image, or with the reason why there is none."""
+    pictures: dict[tuple[str, int], list[Unit]] = {}
+    for unit in units:
+        if unit.reject is not None or unit.figure is None:
+            yield unit, (unit.reject or Reason.NOT_IN_FIGURE, unit.detail)
+        else:
+            pictures.setdefault((unit.figure.fig_id, unit.graphic_index), []).append(unit)
+    for alternatives in pictures.values():
+        yield from _choose(alternatives, media, config)
+
+
+def _choose(alternatives: list[Unit], media: Media, config: IngestConfig) -> Iterator[Decision]:
+    """The best of the alternatives that can be read becomes the pair; those of lower rank were not needed."""
+    chosen: str | None = None
+    for unit in sorted(alternatives, key=lambda u: _preference(u, media)):
+        assert unit.href is not None
+        if chosen is not None:
+            yield unit, (Reason.ALTERNATIVE_NOT_CHOSEN, f"{chosen} was chosen")
+            continue
+        try:
+            image = load(media, unit.href, config)
+        except ImageError as error:
+            yield unit, (error.reason, str(error))
+        else:
+            chosen = unit.href
+            yield unit, image
+
+
+def _preference(unit: Unit, media: Media) -> tuple[bool, bool, bool, int]:
+    """No thumbnail, a file that is there under this very name, the better format."""
+    assert unit.href is not None
+    files = media.candidates(unit.href)
+    exact = bool(files) and files[0].rpartition("/")[2] == unit.href.rpartition("/")[2]
+    return (not files, unit.thumbnail, not exact, format_rank(files[0] if files and not exact else unit.href))
+
+
+def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[str, list[Citance]]) -> dict[str, Any]:
+    figure, meta = unit.figure, article.meta
+    assert figure is not None
+    assert figure.caption is not None
+    caption = figure.caption
+    return {
+        "pair_id": make_pair_id(article.pmcid, article.version, figure.fig_id, unit.graphic_index),
+        "pmcid": article.pmcid,
+        "version": article.version,
+        "pmid": meta.pmid,
+        "doi": meta.doi,
+        "article_title": meta.title,
+        "journal": meta.journal,
+        "year": meta.year,
+        "article_type": meta.article_type,
+        "license_code": article.license_code,
+        "license_group": license_group(article.license_code),
+        "fig_rights": caption.rights,
+        "fig_id": figure.fig_id,
+        "fig_label": figure.label,
+        "fig_parent_id": figure.parent_id,
+        "container": figure.container,
+        "graphic_index": unit.graphic_index,
+        "n_graphics": figure.n_graphics,
+        "graphic_ref": unit.href,
+        "image": image.data,
+        "image_format": image.format,
+        "width": image.width,
+        "height": image.height,
+        "flags": list(dict.fromkeys([*article.flags, *figure.flags, *image.flags])),
+        "image_sha256": image.sha256,
+        "phash": image.phash,
+        "caption": caption.text,
+        "caption_raw": caption.raw,
+        "caption_title": caption.title,
+        "citances": [vars(citance) for citance in citances.get(figure.fig_id, ())],
+        "n_tokens": count_tokens(caption.text),
+        "lang": figure.lang,
+        "split": article.split,
+        "dup_cluster": dup_cluster(image.sha256),
+        "source_uri": article.uri,
+        "source_md5": article.md5,
+        "extractor_version": extractor_version(),
+    }
+
+
+def _unit_reject(article: _Article, unit: Unit, why: tuple[Reason, str | None]) -> dict[str, Any]:
+    stage = Stage.FIGURE if unit.reject is not None or why[0] is Reason.ALTERNATIVE_NOT_CHOSEN else Stage.IMAGE
+    row = _reject_row(article.uri, article.pmcid, article.version, stage, *why)
+    return {**row, "fig_id": unit.figure.fig_id if unit.figure else None, "graphic_ref": unit.href}
+
+
+def _reject_row(
+    uri: str, pmcid: str | None, version: int | None, stage: Stage, reason: Reason, detail: str | None
+) -> dict[str, Any]:
+    return {
+        "pmcid": pmcid,
+        "version": version,
+        "source_uri": uri,
+        "fig_id": None,
+        "graphic_ref": None,
+        "stage": stage.value,
+        "reason": reason.value,
+        "detail": detail,
+    }
+
+
+def _ledger_row(
+    uri: str,
+    pmcid: str | None,
+    version: int | None,
+    split: Split | None,
+    inventory: Inventory | None,
+    pairs: int,
+    rejects: int,
+    article_rejects: int,
+) -> dict[str, Any]:
+    return {
+        "source_uri": uri,
+        "pmcid": pmcid,
+        "version": version,
+        "split": split,
+        "figures": inventory.n_figures if inventory else 0,
+        "graphics": inventory.n_graphics if inventory else 0,
+        "figures_without_graphic": inventory.n_without_graphic if inventory else 0,
+        "pairs": pairs,
+        "rejects": rejects,
+        "article_rejects": article_rejects,
+    }

@@ -1,0 +1,205 @@
+r"""From an article's tree to its units of account: each ``<graphic>``, and each ``<fig>`` without one.
+
+<graphic> --nearest of--> formula: FORMULA_GRAPHIC   table: TABLE_GRAPHIC   fig: candidate   none: NOT_IN_FIGURE
+candidates of a fig: <alternatives> count as one picture, several graphics as several pictures
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from biomedray.ingest.captions import Caption, language, read_caption, read_label
+from biomedray.ingest.images import is_raster_name
+from biomedray.ingest.jats import Element, href
+from biomedray.records import Reason
+
+_FORMULA = frozenset(
+    ["disp-formula", "inline-formula", "disp-formula-group", "chem-struct", "chem-struct-wrap", "chem-struct-wrapper"]
+)
+_TABLE = frozenset(["table-wrap", "table-wrap-group", "table-wrap-foot", "oasis:table"])
+_FIGURE = frozenset(("fig", "fig-group"))
+_FLOATS = frozenset(("floats-group", "floats-wrap"))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ``<fig>`` as the XML describes it; ids are unique within the article."""
+
+    fig_id: str
+    xml_id: str | None
+    label: str | None
+    parent_id: str | None
+    container: str
+    caption: Caption | None
+    lang: str | None
+    flags: tuple[str, ...]
+    n_graphics: int
+    nested: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of account; ``reject`` where the XML alone decides.
+
+    Units of one figure with the same ``graphic_index`` are alternatives: at most one becomes a pair.
+    """
+
+    figure: Figure | None
+    href: str | None
+    graphic_index: int = 0
+    thumbnail: bool = False
+    reject: Reason | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All units of an article, in document order of their figures, and what was counted in the XML."""
+
+    units: tuple[Unit, ...]
+    figures: tuple[Figure, ...]
+    n_figures: int
+    n_graphics: int
+    n_without_graphic: int
+
+
+def read_figures(article: Element) -> Inventory:
+    """The figures and units of an article."""
+    graphics = list(article.iter("graphic"))
+    owned: dict[Element, list[Element]] = {}
+    units: list[Unit] = []
+    for graphic in graphics:
+        owner, reject = _owner(graphic)
+        if reject is None and owner is not None:
+            owned.setdefault(owner, []).append(graphic)
+        else:
+            units.append(Unit(None, href(graphic), reject=reject, detail=_where(graphic, owner)))
+    with_graphic = {figure for graphic in graphics if (figure := _nearest(graphic, frozenset(("fig",)))) is not None}
+    elements = [e for e in article.iter("fig", "fig-group") if e.tag == "fig" or e in owned]
+    ids = _ids(elements)
+    figures: list[Figure] = []
+    for element in elements:
+        pictures = _pictures(owned.get(element, []) or ([] if element in with_graphic else _media(element)))
+        figure = _figure(element, ids, len(pictures))
+        figures.append(figure)
+        if pictures:
+            units += [_unit(figure, e, i) for i, group in enumerate(pictures) for e in group]
+        elif element not in with_graphic:
+            units.append(Unit(figure, None, reject=Reason.NO_GRAPHIC, detail=_media_detail(element)))
+    n_figures = sum(e.tag == "fig" for e in elements)
+    return Inventory(tuple(units), tuple(figures), n_figures, len(graphics), n_figures - len(with_graphic))
+
+
+def _owner(graphic: Element) -> tuple[Element | None, Reason | None]:
+    """The figure that a graphic belongs to, the nearest one around it, or why it is no figure's picture."""
+    for above in graphic.iterancestors():
+        if above.tag in _FORMULA:
+            return _nearest(above, _FIGURE), Reason.FORMULA_GRAPHIC
+        if above.tag in _TABLE:
+            return _nearest(above, _FIGURE), Reason.TABLE_GRAPHIC
+        if above.tag in _FIGURE:
+            return above, None
+    return None, Reason.NOT_IN_FIGURE
+
+
+def _nearest(element: Element, tags: frozenset[str]) -> Element | None:
+    return next((above for above in element.iterancestors() if above.tag in tags), None)
+
+
+def _where(graphic: Element, owner: Element | None) -> str:
+    path = " < ".join(above.tag for above, _ in zip(graphic.iterancestors(), range(3), strict=False))
+    return f"in {path}" + (f", figure {owner.get('id')}" if owner is not None else "")
+
+
+def _media(figure: Element) -> list[Element]:
+    """``<media>`` that is an image, of a figure without graphics; source data and films are not pictures."""
+    return [e for e in figure.iter("media") if _nearest(e, _FIGURE) is figure and not _in_caption(e) and _is_image(e)]
+
+
+def _is_image(media: Element) -> bool:
+    name = href(media) or ""
+    return is_raster_name(name) or (media.get("mimetype") == "image" and "." not in name)
+
+
+def _in_caption(element: Element) -> bool:
+    return any(above.tag == "caption" for above in element.iterancestors())
+
+
+def _media_detail(figure: Element) -> str | None:
+    names = [href(e) or "?" for e in figure.iter("media") if _nearest(e, _FIGURE) is figure]
+    return f"only media: {', '.join(names)}" if names else None
+
+
+def _pictures(graphics: list[Element]) -> list[list[Element]]:
+    """Graphics grouped by picture: those of one ``<alternatives>`` show the same."""
+    groups: dict[Element, list[Element]] = {}
+    for graphic in graphics:
+        parent = graphic.getparent()
+        groups.setdefault(parent if parent is not None and parent.tag == "alternatives" else graphic, []).append(graphic)
+    return list(groups.values())
+
+
+def _unit(figure: Figure, graphic: Element, index: int) -> Unit:
+    name = href(graphic)
+    thumbnail = any("thumb" in (graphic.get(key) or "").lower() for key in ("content-type", "specific-use"))
+    unit = Unit(figure, name, index, thumbnail)
+    if name is None:
+        return replace(unit, reject=Reason.NO_HREF)
+    return unit if figure.caption is not None else replace(unit, reject=Reason.NO_CAPTION)
+
+
+def _figure(element: Element, ids: dict[Element, tuple[str, tuple[str, ...]]], n_graphics: int) -> Figure:
+    fig_id, flags = ids[element]
+    parent = _nearest(element, _FIGURE)
+    caption = read_caption(element)
+    return Figure(
+        fig_id=fig_id,
+        xml_id=element.get("id"),
+        label=read_label(element),
+        parent_id=None if parent is None else ids[parent][0] if parent in ids else parent.get("id"),
+        container=container(element),
+        caption=caption,
+        lang=language(next(element.iterchildren("caption"), element)),
+        flags=(*flags, *(caption.flags if caption else ())),
+        n_graphics=n_graphics,
+        nested=parent is not None and parent.tag == "fig",
+    )
+
+
+def _ids(elements: list[Element]) -> dict[Element, tuple[str, tuple[str, ...]]]:
+    """A unique id for each figure: its own, ``F1~2`` for a second F1, ``fig-auto-<n>`` for one without."""
+    given = [re.sub(r"[\s/]+", "_", (e.get("id") or "").strip()) for e in elements]
+    taken = set(given)
+    seen: Counter[str] = Counter()
+    ids: dict[Element, tuple[str, tuple[str, ...]]] = {}
+    for number, (element, name) in enumerate(zip(elements, given, strict=True), 1):
+        seen[name] += 1
+        if name and seen[name] == 1:
+            ids[element] = (name, ())
+        elif name:
+            ids[element] = (_free(f"{name}~", seen[name], taken), ("duplicate_fig_id",))
+        else:
+            ids[element] = (_free("fig-auto-", number, taken), ("generated_fig_id",))
+    return ids
+
+
+def _free(prefix: str, number: int, taken: set[str]) -> str:
+    candidates: Iterator[str] = (f"{prefix}{n}" for n in range(number, number + len(taken) + 1))
+    name = next(name for name in candidates if name not in taken)
+    taken.add(name)
+    return name
+
+
+def container(element: Element) -> str:
+    """Which part of the article holds the figure: sub-article, abstract, app, floats or body."""
+    tags = {above.tag for above in element.iterancestors()}
+    if tags & {"sub-article", "response"}:
+        return "sub-article"
+    if tags & {"abstract", "trans-abstract"}:
+        return "abstract"
+    if tags & _FLOATS or any(above.get("sec-type") == "display-objects" for above in element.iterancestors()):
+        return "floats"
+    return "app" if tags & {"app", "app-group", "back"} else "body"

@@ -1,0 +1,193 @@
+r"""From a graphic's href to its file, and from the file's bytes to what the pairs table says of an image.
+
+href -> candidates: exact name, stem + raster suffix (jpg > png > tif > gif > webp), case ignored
+     -> first that is an image, no thumbnail, not blank --> Figure file, or why not
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from PIL import Image
+
+from biomedray.ingest.settings import IngestConfig
+from biomedray.pixels import Header, PixelError, decode, read_header
+from biomedray.records import Reason
+
+# In order of preference where a figure's file is there in several formats.
+RASTER_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".gif", ".webp", ".bmp")
+_RANK = {suffix: rank for rank, suffix in enumerate(RASTER_SUFFIXES)}
+# PMC's thumbnails are GIF of at most 100 pixels; figures that small are not drawn.
+_THUMBNAIL_SIDE = 120
+_SCALED_SIDE = 128
+_BLANK_RANGE = 2
+
+
+@dataclass(frozen=True)
+class FigureImage:
+    """A figure's file: its bytes as they were, and what was found on looking at it once."""
+
+    name: str
+    data: bytes
+    format: str
+    width: int
+    height: int
+    sha256: str
+    phash: str | None
+    flags: tuple[str, ...]
+
+
+class ImageError(ValueError):
+    """A graphic has no usable file; ``reason`` is from the closed list."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Media:
+    """The files beside an article: names relative to the root of its tree, and how to read one."""
+
+    names: frozenset[str]
+    read: Callable[[str], bytes]
+    base: str = ""
+    """Folder of the XML, which relative hrefs start from."""
+    unsafe: frozenset[str] = frozenset()
+    """Links and names that lead out of the tree: never read."""
+    large: frozenset[str] = frozenset()
+    _by_stem: dict[str, list[str]] = field(init=False, repr=False, default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        """Index the names by lower-case basename and raster stem."""
+        for name in self.names | self.unsafe:
+            lowered = posixpath.basename(name).lower()
+            for key in {lowered, raster_stem(lowered)}:
+                self._by_stem[key].append(name)
+
+    def candidates(self, href: str) -> list[str]:
+        """Files that an href may mean, best first; a path that leads out of the tree is taken by its last part."""
+        wanted = posixpath.normpath(posixpath.join(self.base, _path(href)))
+        basename = posixpath.basename(wanted)
+        found = {name for key in (basename.lower(), raster_stem(basename.lower())) for name in self._by_stem.get(key, ())}
+        return sorted(found, key=lambda name: self._order(name, wanted, basename))
+
+    def _order(self, name: str, wanted: str, basename: str) -> tuple[bool, bool, bool, int, int, str]:
+        own = posixpath.basename(name)
+        same_name = own == basename
+        same_case = raster_stem(own) == raster_stem(basename)
+        return (name != wanted, not same_name, not same_case, format_rank(own), name.count("/"), name)
+
+
+def raster_stem(name: str) -> str:
+    """The name without a known raster suffix; ``JCB9806103.f1`` and ``pone.0038869.g001`` stay whole."""
+    root, suffix = posixpath.splitext(name)
+    return root if root and suffix.lower() in _RANK else name
+
+
+def format_rank(name: str) -> int:
+    """Preference by suffix, 0 for the best; names without a known raster suffix come last."""
+    return _RANK.get(posixpath.splitext(name)[1].lower(), len(_RANK))
+
+
+def is_raster_name(name: str) -> bool:
+    """Whether the name ends in a raster image's suffix."""
+    return name.lower().endswith(RASTER_SUFFIXES)
+
+
+def has_file(media: Media, href: str) -> bool:
+    """Whether any file could be meant by the href."""
+    return bool(media.candidates(href))
+
+
+def load(media: Media, href: str, config: IngestConfig) -> FigureImage:
+    """The best usable file that an href means.
+
+    Raises:
+        ImageError: there is none; the reason is that of the most promising candidate.
+    """
+    first: ImageError | None = None
+    for name in media.candidates(href):
+        try:
+            return _load_one(media, name, config)
+        except ImageError as error:
+            first = first or error
+    raise first or ImageError(Reason.FILE_MISSING, f"no file for {href}")
+
+
+def _path(href: str) -> str:
+    path = unquote(href.strip()).replace("\\", "/")
+    return posixpath.basename(path) if "://" in path else path.removeprefix("file:").lstrip("/")
+
+
+def _load_one(media: Media, name: str, config: IngestConfig) -> FigureImage:
+    if name in media.unsafe:
+        raise ImageError(Reason.UNSAFE_MEMBER, f"{name}: a link or a name that leads out of the article")
+    if name in media.large:
+        raise ImageError(Reason.IMAGE_TOO_LARGE, f"{name}: more than {config.max_image_bytes} bytes")
+    try:
+        data = media.read(name)
+    except KeyError:
+        raise ImageError(Reason.UNSUPPORTED_FORMAT, f"{name}: not a raster image by its name") from None
+    except OSError as error:
+        raise ImageError(Reason.UNDECODABLE, f"{name}: cannot be read: {error.strerror}") from None
+    try:
+        return inspect_image(name, data, config)
+    except PixelError as error:
+        raise ImageError(error.reason, f"{name}: {error}") from None
+
+
+def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
+    """Header, checks, one scaled decode, hashes.
+
+    Flags: those of ``pixels.decode``, and format_mismatch where the name says another format.
+
+    Raises:
+        PixelError: not an image, too large, a thumbnail, undecodable or blank.
+    """
+    header = read_header(data, config.max_pixels)
+    _check_size(header)
+    flags = ["format_mismatch"] if _lies(name, header.format) else []
+    phash = None
+    if config.verify_decode:
+        pixels, decode_flags = decode(data, _SCALED_SIDE, config.max_pixels)
+        with pixels:
+            flags += decode_flags
+            if all(high - low <= _BLANK_RANGE for low, high in _bands(pixels.getextrema())):
+                raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {header.width} x {header.height} pixels")
+            phash = perceptual_hash(pixels)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return FigureImage(name, data, header.format.lower(), header.width, header.height, sha256, phash, tuple(flags))
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """The 64-bit DCT hash (imagehash.phash) as 16 hex digits: alike images differ in few bits."""
+    import imagehash
+
+    return str(imagehash.phash(image))
+
+
+def _check_size(header: Header) -> None:
+    if min(header.width, header.height) <= 1:
+        raise PixelError(Reason.EMPTY_IMAGE, f"{header.width} x {header.height} pixels")
+    if header.format == "GIF" and max(header.width, header.height) <= _THUMBNAIL_SIDE:
+        raise PixelError(Reason.THUMBNAIL_ONLY, f"a GIF of {header.width} x {header.height} pixels, and nothing better beside it")
+
+
+def _bands(extrema: object) -> Iterator[tuple[float, float]]:
+    bands: Iterable[object] = extrema if isinstance(extrema, tuple) and isinstance(extrema[0], tuple) else (extrema,)
+    for band in bands:
+        assert isinstance(band, tuple)
+        yield float(band[0]), float(band[1])
+
+
+def _lies(name: str, format_: str) -> bool:
+    suffix = posixpath.splitext(name)[1].lower().removeprefix(".")
+    return suffix not in {"jpg": ("jpg", "jpeg"), "jpeg": ("jpg", "jpeg"), "tiff": ("tif", "tiff")}.get(
+        format_.lower(), (format_.lower(),)
+    )

@@ -1,0 +1,122 @@
+"""What an article says of itself: ids, title, journal, year, licence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from biomedray.ingest.jats import Element, href
+from biomedray.ingest.text import clean
+
+_CC_URL = re.compile(
+    r"creativecommons\.org/+(?:licen[cs]es|publicdomain)/+(?:cc-)?(by(?:-n[cd]|-sa)*|zero|cc0|mark)", re.IGNORECASE
+)
+_CC_CODE = re.compile(
+    r"\b(?:cc|creative[\s-]*commons)[\s-]*(?:attribution|by)((?:[\s/-]*(?:nc|nd|sa|non[\s-]?commercial|no[\s-]?deriv\w*|share[\s-]?alike))*)",
+    re.IGNORECASE,
+)
+_CC_ZERO = re.compile(r"\bcc[\s-]?0\b|creative commons (?:zero|cc0|public domain)|\bpublic domain dedication\b", re.IGNORECASE)
+_PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.(\d+))?", re.IGNORECASE)
+_LATE_DATES = ("pmc-release", "nihms-submitted", "retraction", "corrected")
+
+
+@dataclass(frozen=True)
+class ArticleMeta:
+    """Metadata of one article; ``pmcid`` and ``version`` are None where the XML doesn't name them."""
+
+    pmcid: str | None
+    version: int | None
+    pmid: str | None
+    doi: str | None
+    title: str | None
+    journal: str | None
+    year: int | None
+    article_type: str | None
+    license_code: str | None
+
+
+def read_meta(article: Element) -> ArticleMeta:
+    """The article's own metadata; that of its sub-articles is not asked."""
+    front = article.find("front")
+    meta = front.find("article-meta") if front is not None else None
+    if front is None or meta is None:
+        return ArticleMeta(None, None, None, None, None, None, None, article.get("article-type"), None)
+    ids = {e.get("pub-id-type"): value for e in reversed(meta.findall("article-id")) if (value := clean(e))}
+    pmcid, version = _pmcid(ids)
+    return ArticleMeta(
+        pmcid=pmcid,
+        version=version,
+        pmid=ids.get("pmid"),
+        doi=ids.get("doi"),
+        title=_first(meta, "title-group/article-title"),
+        journal=_first(front, "journal-meta//journal-title") or _first(front, "journal-meta/journal-id"),
+        year=_year(meta),
+        article_type=article.get("article-type"),
+        license_code=_license(meta),
+    )
+
+
+def _pmcid(ids: dict[str | None, str]) -> tuple[str | None, int | None]:
+    """``PMC123`` and a version from the ids of the old kind (``pmc``) and the new (``pmcid``, ``pmcid-ver``)."""
+    pmcid: str | None = None
+    version: int | None = None
+    for kind in ("pmcid-ver", "pmcid", "pmc"):
+        match = _PMCID.fullmatch(ids.get(kind, ""))
+        if match:
+            pmcid = pmcid or f"PMC{match[1]}"
+            version = version or (int(match[2]) if match[2] else None)
+    return pmcid, version
+
+
+def _first(root: Element, path: str) -> str | None:
+    return next((text for e in root.iterfind(path) if (text := clean(e, frozenset(("fn", "xref"))))), None)
+
+
+def _year(meta: Element) -> int | None:
+    """The earliest year of publication in any form; a later release in PMC counts only where nothing else is known."""
+    dates = [
+        (e.get("pub-type") or e.get("date-type") or "", clean(year))
+        for e in meta.findall("pub-date")
+        for year in e.findall("year")
+    ]
+    years = [(kind, int(year)) for kind, year in dates if re.fullmatch(r"1[5-9]\d\d|20\d\d", year)]
+    published = [year for kind, year in years if kind not in _LATE_DATES]
+    return min(published or [year for _, year in years], default=None)
+
+
+def _license(meta: Element) -> str | None:
+    """The code of the article's licence: links first, then the attribute, then the words."""
+    for permissions in meta.findall("permissions"):
+        licenses = list(permissions.iter("license", "license_ref", "copyright-statement"))
+        links = [
+            str(link)
+            for e in licenses
+            for node in e.iter("*")
+            if (link := href(node) or (node.text if node.tag == "license_ref" else None))
+        ]
+        words = [e.get("license-type") or "" for e in licenses] + [clean(e, frozenset()) for e in licenses]
+        codes = [code for text in (*links, *words) if (code := license_code(text))]
+        if codes:
+            return next((code for code in codes if code != "CC0"), codes[0])
+    return None
+
+
+def license_code(text: str) -> str | None:
+    """``CC BY-NC`` and the like from a URL, a code of any spelling, or a sentence; None where none is named."""
+    if match := _CC_URL.search(text):
+        kind = match[1].upper()
+        return f"CC {kind}" if kind.startswith("BY") else "CC0"
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    if match := _CC_CODE.search(spaced):
+        return _code(match[1].lower())
+    if _CC_ZERO.search(text):
+        return "CC0"
+    return None
+
+
+def _code(terms: str) -> str:
+    parts = ["BY"]
+    for code, pattern in (("NC", r"nc|non[\s-]?commercial"), ("SA", r"sa|share"), ("ND", r"nd|no[\s-]?deriv")):
+        if re.search(rf"(?:^|[\s/-])(?:{pattern})", terms):
+            parts.append(code)
+    return "CC " + "-".join(parts)

@@ -1,0 +1,347 @@
+r"""From an article reference to the bytes of an article and the files beside it; nothing is unpacked to disk.
+
+archive --stream--> members held in memory, bounded --> one package, or many of a bulk archive
+XML file ---------> its folder's files, read when asked for
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from biomedray.ingest.images import RASTER_SUFFIXES, Media
+from biomedray.ingest.settings import IngestConfig
+from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, stem
+from biomedray.records import Reason, Stage
+
+# What the decompressors and tarfile raise on damaged archives.
+_ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
+_MAX_LISTED = 50_000
+_GATES = (
+    ("is_retracted", True, Reason.RETRACTED),
+    ("is_historical_ocr", True, Reason.HISTORICAL_OCR),
+    ("is_pmc_openaccess", False, Reason.NOT_OPEN_ACCESS),
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One article's XML, its media, and what its surroundings say of it (the XML is asked first for ids)."""
+
+    uri: str
+    fallback_id: str
+    xml: bytes
+    media: Media
+    version: int | None = None
+    license_code: str | None = None
+    """Of the cloud JSON: it wins over the XML."""
+    fallback_license: str | None = None
+    """Of oa_file_list.csv: used where the XML names none."""
+    pmid: str | None = None
+    doi: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An article or archive that yields nothing, and why."""
+
+    uri: str
+    reason: Reason
+    detail: str
+    stage: Stage = Stage.SOURCE
+    pmcid: str | None = None
+    version: int | None = None
+
+
+def open_ref(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
+    """The article of a reference, or the articles of a bulk archive, or why there is none."""
+    if ref.problem is not None:
+        yield _refused_ref(ref)
+    elif ref.kind == "archive":
+        yield from _open_archive(ref, config)
+    else:
+        yield _open_file(ref, config)
+
+
+def _refused_ref(ref: ArticleRef) -> Refused:
+    assert ref.problem is not None
+    pmcid, version = cloud_version(ref.name) or (None, None)
+    stage = Stage.ARTICLE if ref.problem is Reason.SUPERSEDED_VERSION else Stage.SOURCE
+    return Refused(ref.uri, ref.problem, ref.detail or "", stage, pmcid, version)
+
+
+# ---- an XML file in a folder
+
+
+def _open_file(ref: ArticleRef, config: IngestConfig) -> Package | Refused:
+    path = Path(ref.path)
+    pmcid, version = cloud_version(ref.name) or (None, None)
+    try:
+        metadata = _read_metadata(path, ref.name) if pmcid else {}
+    except ValueError as error:
+        return Refused(ref.uri, Reason.BAD_METADATA, f"{ref.name}.json: {error}", Stage.ARTICLE, pmcid, version)
+    for key, bad, reason in _GATES:
+        if metadata.get(key) is bad:
+            return Refused(ref.uri, reason, f"{key} is {str(bad).lower()} in {ref.name}.json", Stage.ARTICLE, pmcid, version)
+    if path.stat().st_size > config.max_xml_bytes:
+        detail = f"{path.stat().st_size} bytes, the limit is {config.max_xml_bytes}"
+        return Refused(ref.uri, Reason.XML_TOO_LARGE, detail, Stage.ARTICLE, pmcid, version)
+    try:
+        xml = path.read_bytes()
+    except OSError as error:
+        return Refused(ref.uri, Reason.UNREADABLE_ARCHIVE, f"cannot be read: {error.strerror}", Stage.SOURCE, pmcid, version)
+    return Package(
+        uri=ref.uri,
+        fallback_id=pmcid or ref.accession or ref.name,
+        xml=xml,
+        media=_folder_media(str(path.parent), config.max_image_bytes),
+        version=version,
+        license_code=_text(metadata.get("license_code")),
+        pmid=_text(metadata.get("pmid")) or ref.pmid,
+        doi=_text(metadata.get("doi")),
+        flags=("no_metadata",) if pmcid and not metadata else (),
+    )
+
+
+def _read_metadata(xml: Path, name: str) -> dict[str, Any]:
+    """The cloud layout's JSON beside the article or in the mirror ``metadata/``; {} where there is none.
+
+    Raises:
+        ValueError: it is damaged: the article's rights are unknown.
+    """
+    for path in (xml.parent / f"{name}.json", xml.parent.parent / "metadata" / f"{name}.json"):
+        if path.is_file():
+            return _parse_metadata(path)
+    return {}
+
+
+def _parse_metadata(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, RecursionError) as error:
+        raise ValueError(type(error).__name__) from None
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object is wanted")  # noqa: TRY004  # the file's content is off, not a caller's argument
+    for key, *_ in _GATES:
+        if not isinstance(value.get(key), bool | None):
+            raise ValueError(f"{key} is neither true nor false")  # noqa: TRY004  # same
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return str(value).strip() or None if isinstance(value, str | int) else None
+
+
+@lru_cache(maxsize=4)
+def _folder_media(folder: str, max_bytes: int) -> Media:
+    """The files of an article's folder and of those below it that are no article's own."""
+    root = Path(folder)
+    names, unsafe = _list_folder(root)
+
+    def read(name: str) -> bytes:
+        return (root / name).read_bytes()
+
+    sizes = {name: (root / name).stat().st_size for name in names}
+    large = frozenset(name for name, size in sizes.items() if size > max_bytes)
+    return Media(frozenset(names), read, base="", unsafe=frozenset(unsafe), large=large)
+
+
+def _list_folder(root: Path) -> tuple[list[str], list[str]]:
+    names: list[str] = []
+    unsafe: list[str] = []
+    pending = [root]
+    while pending and len(names) < _MAX_LISTED:
+        folder = pending.pop()
+        entries = sorted(folder.iterdir())
+        if folder != root and any(entry.name.lower().endswith(XML_SUFFIXES) for entry in entries):
+            continue
+        for entry in entries:
+            name = entry.relative_to(root).as_posix()
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root.resolve()):
+                unsafe.append(name)
+            elif entry.is_file():
+                names.append(name)
+            elif entry.is_dir() and not entry.is_symlink():
+                pending.append(entry)
+    return names, unsafe
+
+
+# ---- an archive
+
+
+@dataclass
+class _Held:
+    """Members of an archive kept in memory until their article is complete."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    unsafe: set[str] = field(default_factory=set)
+    large: set[str] = field(default_factory=set)
+    size: int = 0
+
+    def xml(self) -> list[str]:
+        """The articles among the members, folder by folder, in sorted order."""
+        folders: dict[str, list[str]] = {}
+        for name in self.names:
+            if _is_xml(name):
+                folders.setdefault(posixpath.dirname(name), []).append(name)
+        return [name for folder in sorted(folders) for name in choose_xml(folders[folder])]
+
+    def drop(self, names: list[str]) -> None:
+        for name in names:
+            self.size -= len(self.files.pop(name, b""))
+            self.names.discard(name)
+
+
+class _TooLargeError(Exception):
+    """The archive is over a limit; the message says which."""
+
+
+def _open_archive(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
+    held = _Held()
+    bulk = False
+    try:
+        for name in _members(Path(ref.path), held, config):
+            if held.size > config.max_buffer_bytes:
+                bulk = True
+                yield from _flush_complete(ref, held, posixpath.dirname(name), config)
+    except _TooLargeError as error:
+        yield Refused(ref.uri, Reason.SOURCE_TOO_LARGE, str(error))
+        return
+    except _ARCHIVE_ERRORS as error:
+        detail = (str(error) or type(error).__name__).splitlines()[0][:200]
+        if bulk or len(held.xml()) > 1:
+            yield from _flush(ref, held, held.xml(), bulk=True, config=config)
+        yield Refused(ref.uri, Reason.UNREADABLE_ARCHIVE, detail)
+        return
+    articles = held.xml()
+    if not articles and not bulk:
+        yield _no_article(ref, held)
+    yield from _flush(ref, held, articles, bulk or len(articles) > 1, config)
+
+
+def _no_article(ref: ArticleRef, held: _Held) -> Refused:
+    for name in sorted(held.unsafe):
+        if _is_xml(name):
+            return Refused(ref.uri, Reason.UNSAFE_MEMBER, f"{name}: a link or a name that leads out of the archive")
+    return Refused(ref.uri, Reason.NO_ARTICLE_XML, f"{len(held.names)} files, none of them .nxml or .xml")
+
+
+def _members(path: Path, held: _Held, config: IngestConfig) -> Iterator[str]:
+    """Read the archive once, front to back; yields each file's name after it was taken into ``held``."""
+    total = 0
+    with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            total += max(member.size, 0)
+            if total > config.max_archive_bytes:
+                raise _TooLargeError(f"unpacks to more than {config.max_archive_bytes} bytes")
+            if member.isdir():
+                continue
+            name = posixpath.normpath(member.name)
+            if not member.isfile() or name.startswith(("/", "../")) or ".." in member.name.split("/"):
+                held.unsafe.add(name.lstrip("/"))
+                continue
+            if not posixpath.basename(name).startswith("."):
+                _take(tar, member, name, held, config)
+                yield name
+
+
+def _decompressed(path: Path) -> Any:
+    """The tar inside, found by magic bytes: a name may lie about its compression."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    openers: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+        (b"\x1f\x8b", gzip.open),
+        (b"\xfd7zXZ\x00", lzma.open),
+        (b"BZh", bz2.open),
+    )
+    return next((opener for start, opener in openers if magic.startswith(start)), open)(path, "rb")
+
+
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, held: _Held, config: IngestConfig) -> None:
+    held.names.add(name)
+    limit = config.max_xml_bytes if _is_xml(name) else config.max_image_bytes
+    if member.size > limit:
+        held.large.add(name)
+    elif _is_xml(name) or name.lower().endswith(RASTER_SUFFIXES):
+        file = tar.extractfile(member)
+        held.files[name] = file.read() if file else b""
+        held.size += len(held.files[name])
+
+
+def _flush_complete(ref: ArticleRef, held: _Held, current: str, config: IngestConfig) -> Iterator[Package | Refused]:
+    """Hand out the articles of folders that the archive has left; XML without any media goes at once."""
+    articles = held.xml()
+    media = any(not _is_xml(name) for name in held.files)
+    ready = [name for name in articles if not media or not _inside(current, posixpath.dirname(name))]
+    yield from _flush(ref, held, ready, bulk=True, config=config)
+    folders = {posixpath.dirname(name) for name in ready}
+    held.drop([name for name in held.names if any(_inside(name, folder) for folder in folders) and not _inside(current, name)])
+    if held.size > config.max_buffer_bytes:
+        raise _TooLargeError(f"one article's files take more than {config.max_buffer_bytes} bytes")
+
+
+def _inside(name: str, folder: str) -> bool:
+    return not folder or name == folder or name.startswith(folder + "/")
+
+
+def _flush(ref: ArticleRef, held: _Held, articles: list[str], bulk: bool, config: IngestConfig) -> Iterator[Package | Refused]:
+    media = _media_by_folder(held) if bulk else {}
+    for name in articles:
+        uri = f"{ref.uri}/{name}" if bulk else ref.uri
+        if name in held.large:
+            yield Refused(uri, Reason.XML_TOO_LARGE, f"{name}: more than {config.max_xml_bytes} bytes", Stage.ARTICLE)
+        elif bulk:
+            yield _bulk_package(held, name, uri, media[posixpath.dirname(name)])
+        else:
+            yield _single_package(ref, held, name)
+
+
+def _single_package(ref: ArticleRef, held: _Held, name: str) -> Package:
+    pmcid, version = cloud_version(ref.name) or (None, None)
+    return Package(
+        uri=ref.uri,
+        fallback_id=pmcid or ref.accession or ref.name,
+        xml=held.files[name],
+        media=_media(held, held.names, posixpath.dirname(name)),
+        version=version,
+        fallback_license=ref.license_code,
+        pmid=ref.pmid,
+    )
+
+
+def _bulk_package(held: _Held, name: str, uri: str, media: Media) -> Package:
+    own_name = stem(posixpath.basename(name))
+    pmcid, version = cloud_version(own_name) or (None, None)
+    return Package(uri=uri, fallback_id=pmcid or own_name, xml=held.files[name], media=media, version=version)
+
+
+def _media(held: _Held, names: Iterable[str], base: str) -> Media:
+    return Media(frozenset(names), held.files.__getitem__, base, frozenset(held.unsafe), frozenset(held.large))
+
+
+def _media_by_folder(held: _Held) -> dict[str, Media]:
+    """Every file belongs to the nearest folder above it that holds an XML, and so to that folder's articles."""
+    owned: dict[str, list[str]] = {posixpath.dirname(name): [] for name in held.names if _is_xml(name)}
+    for name in held.names:
+        folder = posixpath.dirname(name)
+        while folder and folder not in owned:
+            folder = posixpath.dirname(folder)
+        if folder in owned:
+            owned[folder].append(name)
+    return {folder: _media(held, names, folder) for folder, names in owned.items()}
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(XML_SUFFIXES)
