@@ -44,8 +44,7 @@ class Encoder:
         self.fingerprint = opened.fingerprint
         self.logit_scale = float(clip.logit_scale.detach().exp().mean())
         settings = eval_settings(opened)
-        size = settings["size"]
-        self.image_size = int(size if isinstance(size, int) else size[0])
+        self.image_size = side(settings)
         self._clip = clip
         self._tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(clip))
         self.context_length = self._tokens.context_length
@@ -106,6 +105,12 @@ def eval_settings(opened: weights.OpenedModel) -> dict[str, Any]:
     settings = merge_preprocess_dict(PreprocessCfg(), opened.config.get("preprocess_cfg", {}))
     settings["size"] = clip.visual.image_size
     return asdict(PreprocessCfg(**settings))
+
+
+def side(settings: dict[str, Any]) -> int:
+    """Side in pixels of the square image that such settings make."""
+    size = settings["size"]
+    return int(size if isinstance(size, int) else size[0])
 
 
 def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

@@ -15,37 +15,15 @@ from typing import Any
 
 import open_clip
 import torch
-from pydantic import Field
 from torch import nn
 
 from biomedray.artifacts import write_atomic
-from biomedray.config import Config
 from biomedray.errors import UserError
 from biomedray.model import catalogue, weights
+from biomedray.model.settings import ModelConfig
 from biomedray.model.tokenizer import make_vocabulary
 
 _HF_HEAD = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
-
-
-class ModelConfig(Config):
-    """Which model to start from."""
-
-    name: str = "tiny"
-    """A model configuration of this package; see ``biomedray.model.config_names()``."""
-    text_tower: str | None = None
-    """Hugging Face BERT: a folder (config.json, tokenizer, weights if any) or a name on the hub. None: new."""
-    vocab_size: int = Field(default=4096, ge=64)
-    """Most word pieces of a vocabulary made from the captions (text_tower None)."""
-    image_weights: str | None = None
-    """Weights of the image trunk: a file in timm's layout, or 'timm' to download the ones timm names. None: new."""
-    init_from: str | None = None
-    """A whole model to go on from (folder, hf-hub:org/name); the settings above are then not used."""
-    image_size: int | None = Field(default=None, ge=16)
-    """Side in pixels that replaces the configuration's own."""
-    context_length: int | None = Field(default=None, ge=8)
-    """Tokens of a caption that the text tower sees, instead of the configuration's own."""
-    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of image patches left out while training (FLIP); only for ViTs."""
 
 
 def check(config: ModelConfig) -> None:

@@ -1,0 +1,88 @@
+"""Image bytes to the pixels that training sees: a reduced copy, then a seeded random crop.
+
+    bytes -> decode (scaled) -> reduced uint8, short side R -> random crop -> [3, S, S] uint8 -> normalise (in the step)
+
+The reduced copy always stands between, so that keeping it in memory changes nothing but the speed.
+Evaluation does not use this: it goes through open_clip's own transform (``Encoder.preprocess``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from biomedray import pixels
+
+Pixels = npt.NDArray[np.uint8]
+
+# A panorama keeps at most this many times its short side, or one strip could fill the memory.
+_MAX_ASPECT = 8
+_ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Settings of RandomResizedCrop."""
+
+    size: int
+    """Side S of the result in pixels."""
+    scale: tuple[float, float] = (0.9, 1.0)
+    """Share of the image's area that a crop may take; open_clip's default."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height of the crop before it is resized to a square."""
+
+    @property
+    def reduced_side(self) -> int:
+        """Short side R of the reduced copy: enough that the smallest crop is hardly enlarged."""
+        return math.ceil(self.size * min(1.5, 1 / math.sqrt(self.scale[0])))
+
+
+def reduce(data: bytes, short_side: int) -> Pixels:
+    """Bytes of an image file -> [H, W, 3] uint8 with at most ``short_side`` pixels on the short side.
+
+    Raises:
+        pixels.PixelError: the bytes are no image.
+    """
+    image, _ = pixels.decode(data, short_side=short_side)
+    factor = min(1.0, short_side / min(image.size))
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    longest = _MAX_ASPECT * short_side
+    target = (min(width, longest), min(height, longest))
+    if target != image.size:
+        image = image.resize(target, Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def random_crop(image: Pixels, crop: Crop, random: np.random.Generator) -> Pixels:
+    """[H, W, 3] uint8 -> [S, S, 3] uint8, a RandomResizedCrop decided by ``random`` alone."""
+    height, width = image.shape[:2]
+    box = _crop_box(width, height, crop, random)
+    resized = Image.fromarray(image).resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom; as torchvision: some attempts at scale and ratio, else the middle."""
+    log_ratio = np.log(crop.ratio)
+    for _ in range(_ATTEMPTS):
+        area = width * height * random.uniform(*crop.scale)
+        ratio = math.exp(random.uniform(*log_ratio))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            left, top = int(random.integers(0, width - wide + 1)), int(random.integers(0, height - high + 1))
+            return left, top, left + wide, top + high
+    ratio = min(max(width / height, crop.ratio[0]), crop.ratio[1])
+    wide, high = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return left, top, left + wide, top + high
+
+
+def normalise(batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """[n, S, S, 3] uint8 -> [n, 3, S, S] float32, on whatever device the batch is."""
+    values = batch.permute(0, 3, 1, 2).float().div_(255)
+    return values.sub_(mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))

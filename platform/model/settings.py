@@ -1,0 +1,28 @@
+"""The settings that say which model to start from; light, so that a front door can show them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from biomedray.config import Config
+
+
+class ModelConfig(Config):
+    """Which model to start from."""
+
+    name: str = "tiny"
+    """A model configuration of this package; see ``biomedray.model.config_names()``."""
+    text_tower: str | None = None
+    """Hugging Face BERT: a folder (config.json, tokenizer, weights if any) or a name on the hub. None: new."""
+    vocab_size: int = Field(default=4096, ge=64)
+    """Most word pieces of a vocabulary made from the captions (text_tower None)."""
+    image_weights: str | None = None
+    """Weights of the image trunk: a file in timm's layout, or 'timm' to download the ones timm names. None: new."""
+    init_from: str | None = None
+    """A whole model to go on from (folder, hf-hub:org/name); the settings above are then not used."""
+    image_size: int | None = Field(default=None, ge=16)
+    """Side in pixels that replaces the configuration's own."""
+    context_length: int | None = Field(default=None, ge=8)
+    """Tokens of a caption that the text tower sees, instead of the configuration's own."""
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of image patches left out while training (FLIP); only for ViTs."""

@@ -1,0 +1,104 @@
+"""Loss and R@1 of the val split after each epoch, each worker embedding its share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import distributed
+from torch.nn import functional
+
+from biomedray import pixels
+from biomedray.errors import WorkError
+from biomedray.model import features
+from biomedray.model.loss import world_size
+from biomedray.train.feed import PairsReader
+from biomedray.train.step import Tokenize
+
+_BATCH = 64
+_BLOCK = 1024
+_MIB = 1 << 20
+
+
+class Validation:
+    """The val split of a run; preprocessed images stay in memory if they fit."""
+
+    def __init__(self, pairs: Path, limit: int, settings: dict[str, Any], tokenize: Tokenize, cache_mb: int):
+        self._reader = PairsReader(pairs, "val", keep=2)
+        self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        self._tokenize = tokenize
+        self._room = cache_mb * _MIB
+        self._kept: dict[tuple[int, int], tuple[torch.Tensor, str]] = {}
+        rank = distributed.get_rank() if world_size() > 1 else 0
+        rows = [(group, row) for group, size in enumerate(self._reader.sizes) for row in range(size)][:limit]
+        self._count = len(rows)
+        # Every worker takes equally many; the last ones go round to the beginning again.
+        share = -(-len(rows) // world_size())
+        self._rows = [rows[(rank + i * world_size()) % len(rows)] for i in range(share)]
+
+    def __call__(self, clip: Any, device: str) -> dict[str, float]:
+        """``val_loss`` (InfoNCE over all val pairs at once), ``val_r1_i2t``, ``val_r1_t2i``; {} without val pairs."""
+        if self._count == 0:
+            return {}
+        clip.eval()
+        with torch.inference_mode():
+            images, texts = (self._gathered(part) for part in self._embed(clip, device))
+            scores = retrieval_scores(images, texts, clip.logit_scale.exp())
+        clip.train()
+        return scores
+
+    def _embed(self, clip: Any, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, both = iter(self._rows), []
+        while batch := [self._row(key) for key in islice(rows, _BATCH)]:
+            stacked = torch.stack([image for image, _ in batch]).to(device)
+            tokens = self._tokenize([caption for _, caption in batch]).to(device)
+            both.append((features.image_features(clip, stacked), features.text_features(clip, tokens)))
+        images, texts = zip(*both, strict=True)
+        return torch.cat(images), torch.cat(texts)
+
+    def _row(self, key: tuple[int, int]) -> tuple[torch.Tensor, str]:
+        if key in self._kept:
+            return self._kept[key]
+        pair_id, data, caption = self._reader.row(*key)
+        try:
+            image = self._transform(pixels.decode(data)[0])
+        except pixels.PixelError as error:
+            raise WorkError(f"pair {pair_id}: its image cannot be decoded ({error}); ingest the articles again") from None
+        if image.nbytes <= self._room:
+            self._room -= image.nbytes
+            self._kept[key] = (image, caption)
+        return image, caption
+
+    def _gathered(self, part: torch.Tensor) -> torch.Tensor:
+        """Every worker's rows in the order of the split; worker r holds rows r, r + world, ..."""
+        if world_size() == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(world_size())]
+        distributed.all_gather(parts, part.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)[: self._count]
+
+
+def retrieval_scores(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> dict[str, float]:
+    """Loss and R@1 both ways of [n, D] unit features where row i belongs to row i; ties count as misses."""
+    to_text, loss_text = _one_way(images, texts, scale)
+    to_image, loss_image = _one_way(texts, images, scale)
+    return {"val_loss": (loss_text + loss_image) / 2, "val_r1_i2t": to_text, "val_r1_t2i": to_image}
+
+
+def _one_way(queries: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor) -> tuple[float, float]:
+    hits, loss = 0.0, 0.0
+    for start in _starts(len(queries)):
+        scores = queries[start : start + _BLOCK] @ targets.T
+        own = torch.arange(start, start + len(scores), device=scores.device)
+        right = scores.gather(1, own[:, None])
+        hits += float(((scores >= right).sum(dim=1) == 1).sum())
+        loss += float(functional.cross_entropy(scale * scores, own, reduction="sum"))
+    return hits / len(queries), loss / len(queries)
+
+
+def _starts(count: int) -> Iterator[int]:
+    return iter(range(0, count, _BLOCK))

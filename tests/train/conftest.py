@@ -1,0 +1,78 @@
+"""A small pairs artifact whose captions say what its pictures show, made without the other rooms."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+
+from biomedray.artifacts import Manifest, write_manifest
+from biomedray.records import PAIR_SCHEMA
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220), "yellow": (230, 210, 40), "violet": (150, 60, 190)}
+SHAPES = ("circle", "square", "bar", "ring")
+PLACES = {"upper left": (8, 8), "upper right": (56, 8), "lower left": (8, 56), "lower right": (56, 56)}
+GROUP = 16
+
+
+def picture(colour: str, shape: str, place: str, noise: np.random.Generator) -> bytes:
+    pixels = noise.integers(0, 60, (96, 96, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    x, y = PLACES[place]
+    box = (x, y, x + 32, y + 32)
+    match shape:
+        case "circle":
+            draw.ellipse(box, fill=COLOURS[colour])
+        case "square":
+            draw.rectangle(box, fill=COLOURS[colour])
+        case "bar":
+            draw.rectangle((x, y + 12, x + 32, y + 20), fill=COLOURS[colour])
+        case _:
+            draw.ellipse(box, outline=COLOURS[colour], width=5)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pair_row(number: int, split: str, image: bytes, caption: str) -> dict[str, object]:
+    values: dict[str, object] = dict.fromkeys(PAIR_SCHEMA.names)
+    values |= {name: "" for name in PAIR_SCHEMA.names if PAIR_SCHEMA.field(name).type == pa.string()}
+    values |= {"pair_id": f"PMC{number}.1/F1/0", "pmcid": f"PMC{number}", "version": 1, "graphic_index": 0, "n_graphics": 1}
+    values |= {"image": image, "image_format": "PNG", "width": 96, "height": 96, "flags": [], "citances": [], "n_tokens": 9}
+    return values | {"year": 2024, "caption": caption, "caption_raw": caption, "split": split, "license_group": "comm"}
+
+
+def write_split(folder: Path, split: str, rows: list[dict[str, object]]) -> None:
+    target = folder / "data" / f"split={split}"
+    target.mkdir(parents=True, exist_ok=True)
+    for part in range(2):
+        table = pa.Table.from_pylist(rows[part::2], schema=PAIR_SCHEMA)
+        pq.write_table(table, target / f"part-{part:05d}.parquet", row_group_size=GROUP)
+
+
+def write_pairs(folder: Path, train: int = 120, val: int = 24) -> Path:
+    noise = np.random.default_rng(0)
+    kinds = [(c, s, p) for c in COLOURS for s in SHAPES for p in PLACES]
+    number = 0
+    for split, count in (("train", train), ("val", val), ("test", 8)):
+        rows = []
+        for i in noise.permutation(len(kinds) * (1 + count // len(kinds)))[:count]:
+            colour, shape, place = kinds[i % len(kinds)]
+            caption = f"A {colour} {shape} in the {place} corner of the field of view."
+            rows.append(pair_row(number, split, picture(colour, shape, place, noise), caption))
+            number += 1
+        write_split(folder, split, rows)
+    write_manifest(folder, Manifest(kind="pairs", name="toy", counts={"pairs": number}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 train, 24 val and 8 test pairs in row groups of 16."""
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "toy")
