@@ -1,0 +1,129 @@
+"""Captions: of a single picture, and of a compound figure with its sub-captions and their spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from biomedray.corpus.draw.canvas import Attributes, Rng
+from biomedray.corpus.grammar import chance, expand, pick, plain, sentence
+from biomedray.corpus.kinds import Kind, all_kinds
+from biomedray.corpus.plan import Caption, Panel, SubCaption
+from biomedray.corpus.topics import Journal, vocabulary
+
+Context = Mapping[str, str]
+
+_LONG_SHARE = 0.16
+_LATE_SHARE = 0.3
+
+
+def single(rng: Rng, kind: Kind, attributes: Attributes, context: Context, journal: Journal) -> Caption:
+    """The caption of one picture: what is seen, and the remarks that journals add."""
+    seen = sentence(kind.phrase(rng, attributes, context))
+    notes = _notes(rng, kind, context)
+    topic_title = sentence(expand(rng, f"{kind.noun} in {{condition}}", context))
+    long = _filler(rng, kind.family, context) if chance(rng, _LONG_SHARE) else []
+    before, after = (long, []) if chance(rng, _LATE_SHARE) else ([], long)
+    if journal.caption == "title" and chance(rng, 0.5):
+        return _assemble(journal, seen, [*before, *notes, *after])
+    head = topic_title if journal.caption != "plain" or chance(rng, 0.4) else None
+    return _assemble(journal, head, [*before, seen, *notes, *after])
+
+
+def compound(rng: Rng, panels: Sequence[Panel], context: Context, journal: Journal) -> Caption:
+    """A lead, then one sub-caption per panel (or per run of like panels), then remarks."""
+    kinds = all_kinds()
+    lead = sentence(expand(rng, pick(rng, vocabulary()["leads"]), context))
+    runs = _runs(panels)
+    phrases = [_run_phrase(rng, kinds[run[0].kind], run, context) for run in runs]
+    labels = [tuple(str(panel.label) for panel in run) for run in runs]
+    trailing = chance(rng, 0.1)
+    pieces = _trailing(phrases, labels) if trailing else _leading(phrases, labels, journal)
+    notes = _notes(rng, kinds[panels[0].kind], context)
+    if chance(rng, _LONG_SHARE):
+        notes += _filler(rng, kinds[panels[0].kind].family, context)
+    caption = _assemble(journal, lead, ["".join(marker + text + tail for marker, text, tail in pieces), *notes])
+    parts = _spans(caption.text, [plain(text) for _, text, _ in pieces], labels)
+    return Caption(caption.title, caption.paragraphs, caption.text, tuple(parts))
+
+
+def shared(rng: Rng, kind: Kind, attributes: Attributes, context: Context, journal: Journal) -> Caption:
+    """The caption of a fig-group whose members have none of their own."""
+    seen = sentence(kind.phrase(rng, attributes, context))
+    return _assemble(
+        journal, sentence(expand(rng, pick(rng, vocabulary()["leads"]), context)), [seen, *_notes(rng, kind, context)]
+    )
+
+
+def _assemble(journal: Journal, head: str | None, sentences: Sequence[str]) -> Caption:
+    """Title and paragraphs in the journal's manner, with the clean text that they amount to."""
+    body = " ".join(sentences)
+    if journal.caption == "title" and head is not None:
+        split = len(sentences) > 4
+        paragraphs = (" ".join(sentences[:3]), " ".join(sentences[3:])) if split else ((body,) if body else ())
+        return Caption(head, paragraphs, " ".join(plain(text) for text in (head, *paragraphs)))
+    if head is not None:
+        body = (f"<bold>{head}</bold> {body}" if journal.caption == "bold" else f"{head} {body}").strip()
+    return Caption(None, (body,), plain(body))
+
+
+def _notes(rng: Rng, kind: Kind, context: Context) -> list[str]:
+    count = int(rng.integers(0, min(3, len(kind.notes) + 1)))
+    chosen = rng.permutation(len(kind.notes))[:count]
+    return [sentence(expand(rng, kind.notes[i], context)) for i in sorted(chosen.tolist())]
+
+
+def _filler(rng: Rng, family: str, context: Context) -> list[str]:
+    pool = vocabulary()["long"][family]
+    count = int(rng.integers(max(2, len(pool) - 2), len(pool) + 1))
+    return [sentence(expand(rng, pool[i], context)) for i in sorted(rng.permutation(len(pool))[:count].tolist())]
+
+
+def _runs(panels: Sequence[Panel]) -> list[list[Panel]]:
+    """Neighbours that show the same share a sub-caption."""
+    runs: list[list[Panel]] = []
+    for panel in panels:
+        if runs and (runs[-1][0].kind, runs[-1][0].attributes) == (panel.kind, panel.attributes):
+            runs[-1].append(panel)
+        else:
+            runs.append([panel])
+    return runs
+
+
+def _run_phrase(rng: Rng, kind: Kind, run: Sequence[Panel], context: Context) -> str:
+    phrase = kind.phrase(rng, run[0].attributes, context)
+    return phrase if len(run) == 1 else expand(rng, "[two|repeated] examples of ", {}) + phrase
+
+
+def _joined(labels: tuple[str, ...]) -> str:
+    if len(labels) == 1:
+        return labels[0]
+    return f"{labels[0]}, {labels[1]}" if len(labels) == 2 else f"{labels[0]}\N{EN DASH}{labels[-1]}"
+
+
+def _leading(phrases: list[str], labels: list[tuple[str, ...]], journal: Journal) -> list[tuple[str, str, str]]:
+    """(marker, text, separator): "(A) Text. (B) Text." in the journal's manner."""
+    last = len(phrases) - 1
+    return [
+        (journal.markers.format(p=_joined(label)), sentence(text), "" if i == last else " ")
+        for i, (text, label) in enumerate(zip(phrases, labels, strict=True))
+    ]
+
+
+def _trailing(phrases: list[str], labels: list[tuple[str, ...]]) -> list[tuple[str, str, str]]:
+    """Text (A), text (B) and text (C)."""
+    pieces = []
+    for i, (text, label) in enumerate(zip(phrases, labels, strict=True)):
+        left = len(phrases) - 1 - i
+        tail = "." if left == 0 else (" and " if left == 1 else ", ")
+        words = sentence(text).removesuffix(".") if i == 0 else text
+        pieces.append(("", words, f" ({_joined(label)}){tail}"))
+    return pieces
+
+
+def _spans(caption: str, texts: Sequence[str], labels: Sequence[tuple[str, ...]]) -> list[SubCaption]:
+    parts, at = [], 0
+    for text, label in zip(texts, labels, strict=True):
+        start = caption.index(text, at)
+        at = start + len(text)
+        parts.append(SubCaption(label, text, start, at))
+    return parts
