@@ -68,16 +68,27 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
         return
     try:
         trees = parse_articles(item.xml)
-    except XmlError as error:
-        yield refused_rows(Refused(item.uri, error.reason, str(error), Stage.ARTICLE, *_claimed(item)))
+    except Exception as error:  # noqa: BLE001  # see _surprise
+        yield refused_rows(_unreadable(item, error))
         return
     for number, tree in enumerate(trees):
         uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
         try:
             yield _extract_tree(item, tree, uri, config)
-        except Exception as error:  # noqa: BLE001  # one article's surprise must not end a run of millions; the reject says what it was
-            detail = f"{type(error).__name__}: {error}"[:200]
-            yield refused_rows(Refused(uri, Reason.ENGINE_FAILED, detail, Stage.ARTICLE, *_claimed(item)))
+        except Exception as error:  # noqa: BLE001  # see _surprise
+            yield refused_rows(_surprise(item, uri, error))
+
+
+def _unreadable(package: Package, error: Exception) -> Refused:
+    if isinstance(error, XmlError):
+        return Refused(package.uri, error.reason, str(error), Stage.ARTICLE, *_claimed(package))
+    return _surprise(package, package.uri, error)
+
+
+def _surprise(package: Package, uri: str, error: Exception) -> Refused:
+    """One article's surprise must not end a run of millions; the reject says what it was."""
+    detail = f"{type(error).__name__}: {error}"[:200]
+    return Refused(uri, Reason.ENGINE_FAILED, detail, Stage.ARTICLE, *_claimed(package))
 
 
 def refused_rows(refused: Refused) -> ArticleRows:

@@ -21,9 +21,8 @@ _DROP = NOT_TEXT | {"boxed-text"}
 
 _END = re.compile(r"[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u0391-\u03a9])")
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:figs?|figures?|tabs?|eqs?|eqns?|refs?|suppl?|al|approx|ca|cf|vs|resp|no|nos|vol|pp?|dr|prof|mr|mrs|ms|st|sp|spp|var|"
-    r"subsp|inc|ltd|co|corp|dept|univ|e\.g|i\.e|etc|viz|i\.v|i\.p|s\.c)|\b[A-Z])\.$",
-    re.IGNORECASE,
+    r"(?:(?i:\b(?:figs?|figures?|tabs?|eqs?|eqns?|refs?|suppl?|al|approx|ca|cf|vs|resp|nos?|vol|pp?|dr|prof|mrs?|ms|st|spp?|var|"
+    r"subsp|inc|ltd|co|corp|dept|univ|e\.g|i\.e|etc|viz|i\.v|i\.p|s\.c))|\b[A-Z])\.$"
 )
 
 

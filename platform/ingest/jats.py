@@ -122,7 +122,7 @@ def _parser(recover: bool) -> etree.XMLParser:
 
 def local_name(tag: str) -> str:
     """``{namespace}name`` or an unbound ``prefix:name`` as ``name``."""
-    return tag.rpartition("}")[2].rpartition(":")[2]
+    return tag.rpartition("}")[2].rpartition(":")[2] or "unnamed"
 
 
 def _localise(root: Element) -> None:
