@@ -35,6 +35,9 @@ def generate(
     Raises:
         UserError: a setting is out of range, or ``out`` holds something else.
     """
+    from rich.console import Console
+    from rich.progress import track
+
     from biomedray.artifacts import claim_output, write_manifest
     from biomedray.corpus.write import CorpusConfig, Made, jobs, make_all, manifest, sweep, write_lists
 
@@ -43,9 +46,8 @@ def generate(
     if claim_output(out, "corpus", config.resolved()):
         sweep(out)
     made: list[Made] = []
-    from rich.progress import track
-
-    for found in track(make_all(out, config), "articles", total=len(jobs(config)), disable=not progress):
+    console = Console(stderr=True)
+    for found in track(make_all(out, config), "articles", total=len(jobs(config)), console=console, disable=not progress):
         made.extend(found)
     write_lists(out, made)
     result = manifest(out, config)

@@ -91,7 +91,7 @@ def _runs(panels: Sequence[Panel]) -> list[list[Panel]]:
 
 def _run_phrase(rng: Rng, kind: Kind, run: Sequence[Panel], context: Context) -> str:
     phrase = kind.phrase(rng, run[0].attributes, context)
-    return phrase if len(run) == 1 else expand(rng, "[two|repeated] examples of ", {}) + phrase
+    return phrase if len(run) == 1 else f"{pick(rng, ('two', 'repeated'))} examples of {phrase}"
 
 
 def _joined(labels: tuple[str, ...]) -> str:

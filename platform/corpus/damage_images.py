@@ -111,8 +111,9 @@ def _image_html_page(found: Bundle) -> Expected:
 
 @damage.on()
 def _image_undecodable(found: Bundle) -> Expected:
-    whole = _saved(_picture(found), "WEBP")
-    return _put(found, whole[:40] + bytes(len(whole) - 40), Reason.UNDECODABLE)
+    """A JPEG that ends where its picture would begin."""
+    whole = found.media[_image_name(found)]
+    return _put(found, whole[: whole.index(b"\xff\xda")], Reason.UNDECODABLE)
 
 
 @damage.on()

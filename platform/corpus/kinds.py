@@ -70,9 +70,10 @@ class Kind:
         return self.tidy(drawn)
 
     def phrase(self, rng: Rng, attributes: Attributes, context: Mapping[str, str]) -> str:
-        """A noun phrase that tells all attributes; ``context`` gives the article's slots."""
+        """A phrase that tells all attributes, whose words come from ``context`` too; {n_s} ends the plural for a count n."""
         entry = _words()[self.name]
         slots = dict(context) | {name: _say(entry["words"].get(name, {}), value) for name, value in attributes.items()}
+        slots |= {f"{name}_s": "" if value == 1 else "s" for name, value in attributes.items() if isinstance(value, int)}
         for name, words in entry["words"].items():
             slots.setdefault(name, words.get("", ""))
         return expand(rng, pick(rng, entry["phrases"]), slots)

@@ -35,7 +35,8 @@ _DAPI: Color = (60, 80, 235)
 
 def fluorescence(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     """Blue nuclei and a marker of ``color`` in a ``pattern``, in few or many cells (``density``)."""
-    spacing, radius = {"few": (92.0, 17.0), "many": (36.0, 8.0)}[attributes["density"]]
+    unit = min(size)
+    spacing, radius = {"few": (0.31 * unit, 0.058 * unit), "many": (0.125 * unit, 0.027 * unit)}[attributes["density"]]
     points = scatter_points(rng, size, spacing, 0.9)
     marker = Image.new("RGB", size, (4, 4, 6))
     _PATTERNS[attributes["pattern"]](rng, marker, points, radius, CHANNELS[attributes["color"]])
@@ -78,7 +79,7 @@ _PATTERNS = {"filamentous": _filaments, "punctate": _puncta, "cytoplasmic": _cyt
 def electron(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     """A transmission electron micrograph in greys of few or many (``density``) of one ``object``."""
     image = grey(0.5 + 0.25 * texture(rng, size, 30))
-    spacing = {"few": 120.0, "many": 62.0}[attributes["density"]]
+    spacing = min(size) * {"few": 0.4, "many": 0.2}[attributes["density"]]
     points = scatter_points(rng, size, spacing, 0.95)
     _OBJECTS[attributes["object"]](rng, ImageDraw.Draw(image), points, spacing * 0.3)
     return grain(rng, image.filter(ImageFilter.GaussianBlur(0.9)), 34)
@@ -139,38 +140,39 @@ _OBJECTS = {"mitochondria": _mitochondria, "virus particles": _virions, "vesicle
 
 def blood_smear(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     """Red cells on a pale ground, changed by a ``finding``: parasites, blasts, sickle cells, pallor or none."""
-    finding = attributes["finding"]
+    finding, unit = attributes["finding"], min(size) / 280
     ground = ramp(texture(rng, size, 60), ((238, 226, 222), (250, 242, 236)))
     draw = ImageDraw.Draw(ground)
     cell, pallor = vary(rng, (214, 124, 118), 9), (240, 198, 190)
-    points = scatter_points(rng, size, 34, 0.5 if finding in ("blasts", "sickle cells") else 0.82)
-    fill(draw, blobs(rng, points, 14, 1.03, 0.04), cell, mix(cell, (120, 40, 40), 0.3))
+    points = scatter_points(rng, size, 34 * unit, 0.5 if finding in ("blasts", "sickle cells") else 0.82)
+    fill(draw, blobs(rng, points, 14 * unit, 1.03, 0.04), cell, mix(cell, (120, 40, 40), 0.3))
     fill(
         draw,
-        blobs(rng, points, 10.5 if finding == "pallor" else 4.5, 1.0, 0.04),
+        blobs(rng, points, (10.5 if finding == "pallor" else 4.5) * unit, 1.0, 0.04),
         (250, 240, 235) if finding == "pallor" else pallor,
     )
     if finding == "parasites":
         inside = points[rng.random(len(points)) < 0.5]
-        for polygon in blobs(rng, inside + row(3, -2), 5.2, 1.1):
+        for polygon in blobs(rng, inside + unit * row(3, -2), 5.2 * unit, 1.1):
             draw.line([*polygon, polygon[0]], fill=(84, 20, 120), width=4)
     elif finding == "blasts":
-        _blasts(rng, draw, scatter_points(rng, size, 74, 0.95))
+        _blasts(rng, draw, scatter_points(rng, size, 74 * unit, 0.95), unit)
     elif finding == "sickle cells":
-        _sickles(rng, draw, scatter_points(rng, size, 48, 0.8), mix(cell, (140, 20, 30), 0.55))
+        _sickles(rng, draw, scatter_points(rng, size, 48 * unit, 0.8), unit, mix(cell, (140, 20, 30), 0.55))
     return grain(rng, ground.filter(ImageFilter.GaussianBlur(0.8)), 10)
 
 
-def _blasts(rng: Rng, draw: ImageDraw.ImageDraw, points: Array) -> None:
-    fill(draw, blobs(rng, points, 27, 1.05, 0.06), (182, 164, 214))
-    fill(draw, blobs(rng, points, 22, 1.05, 0.08), (88, 40, 132))
+def _blasts(rng: Rng, draw: ImageDraw.ImageDraw, points: Array, unit: float) -> None:
+    fill(draw, blobs(rng, points, 27 * unit, 1.05, 0.06), (182, 164, 214))
+    fill(draw, blobs(rng, points, 22 * unit, 1.05, 0.08), (88, 40, 132))
 
 
-def _sickles(rng: Rng, draw: ImageDraw.ImageDraw, points: Array, color: Color) -> None:
+def _sickles(rng: Rng, draw: ImageDraw.ImageDraw, points: Array, unit: float, color: Color) -> None:
     for x, y in points.tolist():
         turn = rng.uniform(0, 2 * np.pi)
+        radius = 21 * unit
         arc = np.linspace(-1.25, 1.25, 9)
-        outer = [(21 * np.cos(t), 21 * np.sin(t)) for t in arc.tolist()]
-        inner = [(21 * np.cos(t) - 10 * np.cos(t) ** 2, 21 * np.sin(t)) for t in arc[::-1].tolist()]
+        outer = [(radius * np.cos(t), radius * np.sin(t)) for t in arc.tolist()]
+        inner = [(radius * (np.cos(t) - 0.48 * np.cos(t) ** 2), radius * np.sin(t)) for t in arc[::-1].tolist()]
         turned = [(x + a * np.cos(turn) - b * np.sin(turn), y + a * np.sin(turn) + b * np.cos(turn)) for a, b in outer + inner]
         draw.polygon(turned, fill=color)

@@ -36,22 +36,29 @@ class Frame:
     top: float
     right: float
     bottom: float
+    unit: float
+    """Width of a fine line in pixels, in proportion to the picture."""
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Pixel of a point given in 0..1, y upwards."""
         return self.left + x * (self.right - self.left), self.bottom - y * (self.bottom - self.top)
 
-    def path(self, xs: Array, ys: Array, color: Color, width: int = 7) -> None:
+    def path(self, xs: Array, ys: Array, color: Color, width: float = 7) -> None:
         """A line through points given in 0..1."""
         points = [self.at(x, y) for x, y in zip(xs.tolist(), ys.tolist(), strict=True)]
-        self.draw.line(points, fill=color, width=width, joint="curve")
+        self.draw.line(points, fill=color, width=max(2, round(width * self.unit)), joint="curve")
+
+    def dot(self, x: float, y: float, color: Color, radius: float) -> None:
+        """A filled circle at a point given in 0..1."""
+        (px, py), r = self.at(x, y), radius * self.unit
+        self.draw.ellipse([px - r, py - r, px + r, py + r], fill=color)
 
 
 def _open_frame(rng: Rng, size: Size, ylabel: str) -> tuple[Image.Image, Frame]:
     width, height = size[0] * _SCALE, size[1] * _SCALE
     image = Image.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(image)
-    frame = Frame(draw, width * 0.13, height * 0.08, width * 0.96, height * 0.86)
+    frame = Frame(draw, width * 0.13, height * 0.08, width * 0.96, height * 0.86, min(width, height) / 600)
     draw.line([frame.at(0, 1), frame.at(0, 0), frame.at(1, 0)], fill=BLACK, width=5)
     text = font(max(14, height // 20))
     for tick in np.linspace(0, 1, int(rng.integers(4, 7))).tolist():
@@ -104,8 +111,7 @@ def lines(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
         ys = np.clip(_levels(attributes["trend"], 9) * (1 - 0.26 * i) + rng.uniform(-0.03, 0.03, 9), 0.03, 0.97)
         frame.path(xs, ys.astype(np.float32), shade, 8)
         for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
-            px, py = frame.at(x, y)
-            frame.draw.ellipse([px - 10, py - 10, px + 10, py + 10], fill=shade)
+            frame.dot(x, y, shade, 10)
     return _close(image)
 
 
@@ -118,8 +124,7 @@ def scatter(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     spread = 0.075 if slope else 0.26
     ys = np.clip(0.5 + slope * (xs - 0.5) + rng.normal(0, spread, 70), 0.02, 0.98)
     for x, y in zip(xs.tolist(), ys.tolist(), strict=True):
-        px, py = frame.at(x, y)
-        frame.draw.ellipse([px - 9, py - 9, px + 9, py + 9], fill=color)
+        frame.dot(x, y, color, 9)
     if slope:
         ends = row(0.03, 0.97)
         frame.path(ends, (0.5 + slope * (ends - 0.5)).astype(np.float32), BLACK, 5)

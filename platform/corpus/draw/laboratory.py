@@ -156,7 +156,7 @@ def molecule(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     image = Image.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(image)
     rings = attributes["rings"]
-    radius = min(height * 0.24, width * 0.78 / (rings * 1.732 + 1.4))
+    radius = min(height * 0.2, width * 0.78 / (rings * 1.732 + 1.4))
     step = radius * 1.732
     start = width / 2 - step * (rings - 1) / 2
     stroke = max(4, int(radius / 14))

@@ -20,7 +20,7 @@ def flow_chart(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     image = Image.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(image)
     n, vertical = attributes["boxes"], attributes["direction"] == "vertical"
-    shade = mix(COLORS[attributes["color"]], WHITE, 0.45)
+    shade = mix(COLORS[attributes["color"]], WHITE, 0.25)
     pitch = (height if vertical else width) / n
     for i in range(n):
         middle = pitch * (i + 0.5)
@@ -39,12 +39,12 @@ def flow_chart(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
 
 def _label(rng: Rng, draw: ImageDraw.ImageDraw, box: list[float], word: str) -> None:
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    face = font(int(max(14, min(30, (box[2] - box[0]) / 6))))
+    face = font(int(max(8, min(30, (box[2] - box[0]) / 6, (box[3] - box[1]) / 2.6))))
     draw.text(middle, f"{word}\nn = {rng.integers(20, 900)}", font=face, fill=BLACK, anchor="mm", align="center")
 
 
 def _arrow(draw: ImageDraw.ImageDraw, width: int, height: int, start: float, length: float, vertical: bool) -> None:
-    tip, head = start + length, 14
+    tip, head = start + length, max(5.0, min(14.0, length / 2))
     if vertical:
         x = width / 2
         draw.line([(x, start), (x, tip - 6)], fill=BLACK, width=6)
@@ -63,7 +63,8 @@ def tree(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
     branches = _grow(rng, attributes["leaves"])
     color = COLORS[attributes["color"]]
     place = _radial(width, height) if attributes["shape"] == "circular" else _flat(width, height)
-    stroke = 8 if attributes["leaves"] < 12 else 6
+    unit = min(width, height) / 600
+    stroke = max(2, round((9 if attributes["leaves"] < 12 else 6) * unit))
     for depth, parent_depth, spot, low, high, marked in branches:
         tone: Color = color if marked else BLACK
         draw.line([place(parent_depth, spot), place(depth, spot)], fill=tone, width=stroke)
@@ -71,7 +72,7 @@ def tree(rng: Rng, attributes: Attributes, size: Size) -> Image.Image:
         draw.line(arc, fill=tone, width=stroke)
         if low == high:
             x, y = place(depth, spot)
-            draw.ellipse([x - 9, y - 9, x + 9, y + 9], fill=tone)
+            draw.ellipse([x - 9 * unit, y - 9 * unit, x + 9 * unit, y + 9 * unit], fill=tone)
     return image.reduce(2)
 
 
