@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from biomedray.records import Reason
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
 
+_TOLERANT_LOCK = threading.Lock()
 _HIGH_DEPTH = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 # What Pillow's decoders raise on damaged input, as far as fuzzing has shown.
 _DECODE_ERRORS = (
@@ -131,13 +133,14 @@ def _load(data: bytes, short_side: int | None, max_pixels: int) -> Image.Image:
 
 
 def _load_tolerant(data: bytes, short_side: int | None, max_pixels: int) -> Image.Image:
-    """Decode a cut-off file as far as it goes. Pillow's switch is global, so it is put back."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        return _load(data, short_side, max_pixels)
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    """Decode a cut-off file as far as it goes. Pillow's switch is global, so it is put back, one thread at a time."""
+    with _TOLERANT_LOCK:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            return _load(data, short_side, max_pixels)
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _to_rgb(image: Image.Image, flags: list[str]) -> Image.Image:

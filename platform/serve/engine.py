@@ -117,8 +117,10 @@ class Engine:
         return vectors, tokens
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts together."""
-        return sum(await self._off_loop(self.encoder.count_tokens, list(texts))) if texts else 0
+        """Tokens of all texts together; on the model's thread, since tokenizers are not safe to share."""
+        if not texts:
+            return 0
+        return sum(await asyncio.get_running_loop().run_in_executor(self._model, self.encoder.count_tokens, list(texts)))
 
     async def classify(self, image: ImageSource, labels: Sequence[str], templates: Sequence[str]) -> tuple[Vectors, Vectors]:
         """Zero-shot: probabilities [n] and cosine similarities [n] of the labels.

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+
 from biomedray import pixels
 from biomedray.artifacts import Manifest, manifest_fingerprint, write_manifest
 from biomedray.records import PAIR_SCHEMA
 from biomedray.serve.generation import set_current
 from biomedray.serve.index import read_metadata, write_generation
-from PIL import Image
 
 DIM = 8
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
@@ -81,7 +82,7 @@ def pair_row(number: int, **values: Any) -> dict[str, Any]:
     names = list(COLORS)
     color = values.pop("color", names[number % len(names)])
     image = values.pop("image", None) or draw(COLORS[color], (400 + number, 300))
-    row: dict[str, Any] = {name: None for name in PAIR_SCHEMA.names}
+    row: dict[str, Any] = dict.fromkeys(PAIR_SCHEMA.names)
     row |= {
         "pair_id": f"PMC{number:07d}.1/fig-{number}/0",
         "pmcid": f"PMC{number:07d}",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from biomedray.artifacts import MANIFEST
 from biomedray.errors import UserError, WorkError
 from biomedray.serve import search as search_module
@@ -67,9 +68,9 @@ def test_collapsing_still_fills_k(tmp_path: Path, encoder: FakeEncoder) -> None:
             {"split": ["test"], "year_min": 2012, "year_max": 2013},
             lambda row: row["split"] == "test" and 2012 <= row["year"] <= 2013,
         ),
-        ({"journal": ["No Such"]}, lambda row: False),
-        ({"article_type": ["research-article"]}, lambda row: True),
-        ({"journal": []}, lambda row: False),
+        ({"journal": ["No Such"]}, lambda _: False),
+        ({"article_type": ["research-article"]}, lambda _: True),
+        ({"journal": []}, lambda _: False),
     ],
 )
 @pytest.mark.parametrize("exact_rows", [0, 20_000])
