@@ -30,11 +30,13 @@ def picture(kind: str = "jpg", size: tuple[int, int] = (64, 48), seed: int = 0) 
 def article_xml(pmc: str = "PMC1", figures: int = 1, *, body: str = "", front: str = "") -> bytes:
     """An article with figures F1... whose files are f1.jpg..."""
     figs = "".join(
-        f'<fig id="F{i}"><label>Figure {i}</label><caption><p>Caption {i} of {pmc}.</p></caption><graphic xlink:href="f{i}.jpg"/></fig>'
+        f'<fig id="F{i}"><label>Figure {i}</label><caption><p>Caption {i} of {pmc}.</p></caption>'
+        f'<graphic xlink:href="f{i}.jpg"/></fig>'
         for i in range(1, figures + 1)
     )
     return (
-        f'<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><article-id pub-id-type="pmcid">{pmc}</article-id>'
+        '<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta>'
+        f'<article-id pub-id-type="pmcid">{pmc}</article-id>'
         f"{front}</article-meta></front><body>{figs}{body}</body></article>"
     ).encode()
 

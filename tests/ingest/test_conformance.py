@@ -79,7 +79,13 @@ CASES: dict[str, tuple[list[str], list[tuple[str, str, str]], dict[str, list[str
     "paragraph_with_figure": (["f1.jpg"], [("F1/0", "f1.jpg", "A cell, see Fig. 1.")], {}),
     "sup_sub": (
         ["f1.jpg"],
-        [("F1/0", "f1.jpg", "CO2 at 10^4 and 10^−3 M, Ca2+, BRCA1−/− in 10^4 CD8+ cells of Smith^12, SO4^2−.")],
+        [
+            (
+                "F1/0",
+                "f1.jpg",
+                "CO2 at 10^4 and 10^\u22123 M, Ca2+, BRCA1\u2212/\u2212 in 10^4 CD8+ cells of Smith^12, SO4^2\u2212.",
+            )
+        ],
         {},
     ),
     "spaces": (
@@ -205,9 +211,9 @@ def _cites(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_citances(conform: Conform) -> None:
     pairs = _pairs(conform, "citances")
-    both, ranged, again = "Both Figs. 1, 2 show it.", "As in Fig. 1–3, cells grow.", "See Figs. 1-3 again."
+    both, ranged, again = "Both Figs. 1, 2 show it.", "As in Fig. 1\u20133, cells grow.", "See Figs. 1-3 again."
     assert _cites(pairs["F1"]) == [(both, "Figs. 1, 2"), (ranged, "1"), (again, "1-3")]
-    assert _cites(pairs["F2"]) == [(both, "Figs. 1, 2"), (ranged, "1–3"), (again, "1-3")]
+    assert _cites(pairs["F2"]) == [(both, "Figs. 1, 2"), (ranged, "1\u20133"), (again, "1-3")]
     assert _cites(pairs["F3"]) == [(ranged, "3"), (again, "1-3")]
     assert {c["section"] for c in pairs["F1"]["citances"]} == {"Results"}
 

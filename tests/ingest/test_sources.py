@@ -33,7 +33,7 @@ def _reasons(rows: list[ArticleRows]) -> list[str]:
 def _cloud(root: Path, make: SimpleNamespace, name: str = "PMC7.1", **metadata: object) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
-    xml = make.article_xml(name.split(".")[0])
+    xml = make.article_xml(name.split(".", maxsplit=1)[0])
     (folder / f"{name}.xml").write_bytes(xml)
     (folder / "f1.jpg").write_bytes(make.picture())
     (folder / "supplement.xml").write_text("<data/>")
@@ -167,7 +167,8 @@ def test_cloud_folder_without_its_xml(tmp_path: Path) -> None:
 def test_file_list_beside_packages_fills_what_the_xml_lacks(tmp_path: Path, make: SimpleNamespace) -> None:
     make.write_package(tmp_path, "PMC1")
     (tmp_path / "oa_file_list.csv").write_text(
-        "File,Article Citation,Accession ID,Last Updated (YYYY-MM-DD HH:MM:SS),PMID,License\noa_package/00/PMC1.tar.gz,X,PMC1,2020,77,CC BY-SA\n"
+        "File,Article Citation,Accession ID,Last Updated (YYYY-MM-DD HH:MM:SS),PMID,License\n"
+        "oa_package/00/PMC1.tar.gz,X,PMC1,2020,77,CC BY-SA\n"
     )
     row = _rows(tmp_path)[0].pairs[0]
     assert (row["license_code"], row["license_group"], row["pmid"]) == ("CC BY-SA", "comm", "77")

@@ -1,0 +1,284 @@
+"""The whole run on Ray: the artifact's shape, resuming after kills with the same bytes, duplicates, clear refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from biomedray.artifacts import claim_output, read_manifest
+from biomedray.config import override
+from biomedray.errors import UserError, WorkError
+from biomedray.ingest import IngestConfig, ingest, summary_table
+from biomedray.ingest.count import count_artifact
+from biomedray.ingest.pipeline import plan_parts, population, run_part
+from biomedray.ingest.sources import discover
+from biomedray.ingest.write import sidecar
+from biomedray.records import LEDGER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA
+
+SMALL = IngestConfig(articles_per_part=4, val_fraction=0.2, test_fraction=0.2)
+
+
+def _files(out: Path) -> dict[str, str]:
+    """Every table of an artifact by name, with its hash."""
+    tables = [path for folder in ("data", "rejects", "ledger") for path in (out / folder).rglob("*.parquet")]
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in tables}
+
+
+def _plain(source: Path, out: Path, config: IngestConfig, parts: int | None = None) -> dict[str, str]:
+    """The same run without Ray, or its first parts only."""
+    (out / "data").mkdir(parents=True)
+    planned = plan_parts(discover([str(source)]), config.articles_per_part)
+    for part in sorted(planned)[:parts]:
+        run_part(part, planned[part], out, config)
+    return _files(out)
+
+
+@pytest.fixture(scope="module")
+def slow_source(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Articles that take long enough to be killed in the middle."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("slow") / "articles"
+    out = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (1400, 1400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, "JPEG", quality=70)
+    for i in range(24):
+        article = folder / f"PMC{i}"
+        article.mkdir(parents=True)
+        figs = "".join(
+            f'<fig id="F{n}"><label>Figure {n}</label><caption><p>Caption.</p></caption><graphic xlink:href="f.jpg"/></fig>'
+            for n in range(8)
+        )
+        (article / "a.nxml").write_text(f'<article xmlns:xlink="http://www.w3.org/1999/xlink"><body>{figs}</body></article>')
+        (article / "f.jpg").write_bytes(out.getvalue())
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path, make: SimpleNamespace) -> Path:
+    folder = tmp_path / "articles"
+    for i in range(1, 9):
+        make.write_package(folder, f"PMC{i}", figures=1 + i % 3, seed=i)
+    (folder / "broken.tar.gz").write_bytes(b"no archive")
+    return folder
+
+
+@pytest.mark.ray
+def test_artifact(source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    out = tmp_path / "pairs"
+    manifest = ingest([str(source)], out, SMALL, progress=False)
+    assert manifest == read_manifest(out, "pairs")
+    table = ds.dataset(sorted(map(str, (out / "data").rglob("*.parquet"))), format="parquet").to_table()
+    assert table.schema.equals(PAIR_SCHEMA)
+    assert table.num_rows == manifest.counts["pairs"] == sum(1 + i % 3 for i in range(1, 9))
+    assert manifest.counts["pairs_by_split"] == {s: table["split"].to_pylist().count(s) for s in ("train", "val", "test")}
+    assert manifest.counts["article_rejects_by_reason"] == {"unreadable_archive": 1}
+    splits = {(row["pmcid"], row["split"]) for row in table.select(["pmcid", "split"]).to_pylist()}
+    assert len(splits) == 8
+    for path in (out / "data").rglob("*.parquet"):
+        assert set(pq.read_table(path, partitioning=None)["split"].to_pylist()) == {path.parent.name.removeprefix("split=")}
+    assert pq.read_schema(next((out / "rejects").glob("*"))).equals(REJECT_SCHEMA)
+    assert pq.read_schema(next((out / "ledger").glob("*"))).equals(LEDGER_SCHEMA)
+    assert sorted(path.name for path in out.iterdir()) == ["data", "ledger", "manifest.json", "rejects"]
+    assert _files(out) == _plain(source, tmp_path / "plain", SMALL)
+    console = Console(record=True, width=100)
+    console.print(summary_table(manifest))
+    assert "unreadable_archive" in console.export_text()
+
+
+def test_parquet_layout(source: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"rows_per_group": 2, "articles_per_part": 100, "val_fraction": 0.0, "test_fraction": 0.0})
+    _plain(source, tmp_path / "out", config)
+    [path] = (tmp_path / "out" / "data").rglob("*.parquet")
+    metadata = pq.ParquetFile(path).metadata
+    assert metadata.row_group(0).num_rows == 2
+    columns = {
+        metadata.row_group(0).column(i).path_in_schema: metadata.row_group(0).column(i) for i in range(metadata.num_columns)
+    }
+    assert columns["image"].compression == "UNCOMPRESSED"
+    assert not any("DICT" in encoding for encoding in columns["image"].encodings)
+    assert columns["caption"].compression == "ZSTD"
+    ids = pq.read_table(path, columns=["pair_id"], partitioning=None)["pair_id"].to_pylist()
+    assert ids == sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())
+    assert ids != sorted(ids)
+
+
+def test_a_part_with_many_bytes_becomes_several_files(source: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"max_buffer_bytes": 30_000, "articles_per_part": 100})
+    names = _plain(source, tmp_path / "out", config)
+    assert any("part-00000-1.parquet" in name for name in names)
+    assert count_artifact(tmp_path / "out")["pairs"] == sum(1 + i % 3 for i in range(1, 9))
+
+
+@pytest.mark.ray
+def test_resume_after_some_parts_gives_the_same_bytes(source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    whole = _plain(source, tmp_path / "whole", SMALL)
+    out = tmp_path / "pairs"
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
+    _plain(source, out, SMALL, parts=1)
+    torn = out / "data" / ".part-00001.parquet.x.tmp"
+    torn.write_bytes(b"half")
+    kept = next((out / "ledger").glob("*.parquet"))
+    before = kept.stat().st_mtime_ns
+    manifest = ingest([str(source)], out, SMALL, progress=False)
+    assert _files(out) == whole
+    assert manifest.details["resumed"] is True
+    assert kept.stat().st_mtime_ns == before
+    assert not torn.exists()
+
+
+@pytest.mark.ray
+def test_killed_workers_are_replaced(slow_source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def kill_one() -> None:
+        while not stop.is_set() and not killed:
+            for process in psutil.process_iter(["cmdline"]):
+                if "_task" in " ".join(process.info["cmdline"] or []) and "ray::" in " ".join(process.info["cmdline"] or []):
+                    time.sleep(0.05)
+                    process.kill()
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    try:
+        ingest([str(slow_source)], tmp_path / "pairs", SMALL, progress=False)
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+    assert _files(tmp_path / "pairs") == _plain(slow_source, tmp_path / "plain", SMALL)
+
+
+@pytest.mark.ray
+@pytest.mark.heavy
+def test_killed_run_resumes_with_the_same_bytes(slow_source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    out = tmp_path / "pairs"
+    code = (
+        "import sys; from pathlib import Path; from biomedray.ingest import ingest, IngestConfig;"
+        "ingest([sys.argv[1]], Path(sys.argv[2]), IngestConfig.model_validate_json(sys.argv[3]), progress=False)"
+    )
+    environment = {**os.environ, "RAY_ADDRESS": ""}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(slow_source), str(out), SMALL.model_dump_json()],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while not list(out.glob("parts/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if not (out / "manifest.json").exists():
+        assert list(out.glob("parts/*.json"))
+        manifest = ingest([str(slow_source)], out, SMALL, progress=False)
+        assert manifest.details["resumed"] is True
+    assert _files(out) == _plain(slow_source, tmp_path / "plain", SMALL)
+
+
+@pytest.mark.ray
+def test_copies_and_versions_of_an_article(tmp_path: Path, make: SimpleNamespace, ray_cluster: None) -> None:
+    source = tmp_path / "in"
+    make.write_package(source / "a", "PMC1", seed=1)
+    make.write_package(source / "b", "PMC1", seed=1)
+    make.write_package(source, "PMC2", figures=2)
+    newer = make.article_xml("PMC2.3", 1).replace(b'"pmcid"', b'"pmcid-ver"')
+    make.write_tar(source / "other-name.tar.gz", {"x/a.nxml": newer, "x/f1.jpg": make.picture()})
+    (source / "loose.xml").write_bytes(make.article_xml("PMC1"))
+    config = IngestConfig(articles_per_part=1)
+    manifest = ingest([str(source)], tmp_path / "pairs", config, progress=False)
+    assert manifest.counts["article_rejects_by_reason"] == {"duplicate_article": 2, "superseded_version": 1}
+    table = ds.dataset(sorted(map(str, (tmp_path / "pairs" / "data").rglob("*.parquet"))), format="parquet").to_table()
+    assert sorted(table["pair_id"].to_pylist()) == ["PMC1.1/F1/0", "PMC2.3/F1/0"]
+    assert "in/a/PMC1.tar.gz" in table["source_uri"].to_pylist()
+
+
+@pytest.mark.ray
+def test_nothing_but_rejects_is_a_result(tmp_path: Path, ray_cluster: None) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "broken.tar.gz").write_bytes(b"x")
+    manifest = ingest([str(source)], tmp_path / "pairs", progress=False)
+    assert manifest.counts["pairs"] == 0
+    assert manifest.counts["article_rejects"] == 1
+    assert (tmp_path / "pairs" / "data").is_dir()
+
+
+def test_output_folders_that_are_refused(source: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").write_text("x")
+    for out, words in (
+        (source / "out", "inside the source"),
+        (source, "inside the source"),
+        (taken, "not empty"),
+        (tmp_path, "holds the source"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ingest([str(source)], out, SMALL, progress=False)
+    assert sorted(path.name for path in taken.iterdir()) == ["file"]
+    assert not (source / "out").exists()
+
+
+def test_bad_sources_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        ingest([str(tmp_path / "none")], tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_runs_parts_are_refused(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
+    with pytest.raises(UserError, match="another run"):
+        ingest([str(source)], out, IngestConfig(seed=1), progress=False)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(UserError, match="training"):
+        override(IngestConfig(), ["val_fraction=0.5", "test_fraction=0.5"])
+    with pytest.raises(UserError, match="engine"):
+        override(IngestConfig(), ["engine=other"])
+
+
+def test_a_ledger_that_does_not_balance_is_an_error(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _plain(source, out, SMALL)
+    next((out / "data").rglob("*.parquet")).unlink()
+    with pytest.raises(WorkError, match="ledger counts"):
+        count_artifact(out)
+
+
+def test_parts_depend_on_the_articles_alone(source: Path) -> None:
+    refs = discover([str(source)])
+    assert {p: [r.name for r in rs] for p, rs in plan_parts(refs, 3).items()} == {
+        p: [r.name for r in rs] for p, rs in plan_parts(list(refs), 3).items()
+    }
+    assert sum(len(part) for part in plan_parts(refs, 3).values()) == len(refs)
+    assert len(plan_parts(refs)) == 1
+
+
+def test_sidecar_is_json_with_identities(source: Path, tmp_path: Path) -> None:
+    _plain(source, tmp_path / "out", SMALL)
+    first = json.loads(next(sidecar(tmp_path / "out", 0).parent.iterdir()).read_text())
+    assert set(first) == {"counts", "articles"}
