@@ -58,7 +58,8 @@ class Service:
     """A replica. Serve calls ``__serve_build_asgi_app__`` once after the constructor."""
 
     def __init__(self, config: ServeConfig) -> None:
-        self._engine = load_engine(config, _device(), threads=config.cpus)
+        _use_threads(config.cpus)
+        self._engine = load_engine(config, _device())
 
     def __serve_build_asgi_app__(self) -> Any:
         from biomedray.serve.routes import create_app
@@ -94,18 +95,18 @@ def serve(
         WorkError: the replica did not come up.
     """
     config = _absolute(config)
-    load_engine(config, "cpu", threads=1).close()  # what is wrong with the input is said here, not in a replica's log
+    load_engine(config, "cpu").close()  # what is wrong with the input is said here, not in a replica's log
     _check_port(host, port)
     cluster.start()
     options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + _PROXY_GRACE_SECONDS)
+    url = f"http://{_shown_host(host)}:{port}"
     try:
         ray_serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
         ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+        _wait_until_ready(url)
     except (RuntimeError, TimeoutError) as error:
         stop()
         raise WorkError(f"the service did not come up: {str(error).splitlines()[0]}") from error
-    url = f"http://{_shown_host(host)}:{port}"
-    _wait_until_ready(url)
     if on_ready is not None:
         on_ready(url)
     if block:
@@ -118,27 +119,30 @@ def stop() -> None:
     ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
 
 
-def load_engine(config: ServeConfig, device: str, threads: int) -> Any:
+def load_engine(config: ServeConfig, device: str) -> Any:
     """An engine with the model, the index and its figures.
 
     Raises:
         UserError: one of them is missing, damaged, or does not belong to the others.
     """
-    import faiss
-    import torch
-
     from biomedray.model.encoder import Encoder
     from biomedray.serve.engine import Engine
     from biomedray.serve.images import ImageStore
     from biomedray.serve.search import SearchIndex
 
-    torch.set_num_threads(threads)
-    faiss.omp_set_num_threads(threads)
     encoder = Encoder.load(str(config.model), device)
     if config.index is None:
         return Engine(encoder, limits=config.limits)
     index = SearchIndex.open(config.index, encoder.fingerprint)
     return Engine(encoder, index, ImageStore(index.generation, config.pairs), config.limits)
+
+
+def _use_threads(count: int) -> None:
+    import faiss
+    import torch
+
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
 
 
 def _device() -> str:
@@ -182,7 +186,7 @@ def _wait_until_ready(url: str) -> None:
         except httpx.TransportError:
             pass
         if time.monotonic() > deadline:
-            raise WorkError(f"the service at {url} did not become ready in {_READY_SECONDS:g} seconds")
+            raise TimeoutError(f"{url} did not become ready in {_READY_SECONDS:g} s (was Ray Serve already running elsewhere?)")
         time.sleep(0.2)
 
 

@@ -32,8 +32,6 @@ class Limits(Config):
     """Labels times templates of one zero-shot request."""
     k: int = 1000
     """Hits of one search."""
-    filter_values: int = 100
-    """Values of one search filter."""
     thumbnail_pixels: int = 1024
     """Longest side of a thumbnail."""
     queue_texts: int = 2048

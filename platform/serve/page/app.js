@@ -12,6 +12,14 @@ const EXAMPLES = [
   "flow chart of study selection",
 ];
 const LICENSES = { comm: "Commercial use allowed", noncomm: "Non-commercial use", other: "Licence unknown" };
+const SAID = {
+  unknown_pair: "This figure is not in the index.",
+  unsupported_format: "This file is not an image that can be read. JPEG, PNG, GIF, TIFF, WebP and BMP can.",
+  undecodable: "This image is damaged and can't be read.",
+  image_too_large: "This image is too large. Choose a smaller one.",
+  body_too_large: "This image is too large. Choose a smaller one.",
+  no_index: "This service has a model but no index to search. Start it with --index.",
+};
 const FILTERS = { license: "", from: "", to: "", target: "figure", k: "24" };
 
 let shown = null; // {image: data URL} or {pair_id}, beside or instead of the text
@@ -157,7 +165,8 @@ async function post(path, body, signal) {
 
 function explain(response, answer) {
   if (response.status === 503) return "The service is busy. Try again in a moment.";
-  return answer?.error?.message ? sentence(answer.error.message) : `The service answered with status ${response.status}.`;
+  const error = answer?.error;
+  return SAID[error?.code] ?? (error?.message ? sentence(error.message) : `The service answered with status ${response.status}.`);
 }
 
 function clear() {
@@ -258,7 +267,7 @@ async function describe() {
   try {
     const about = await (await fetch("v1/info")).json();
     limits = about.limits;
-    if (!about.index) { complain("This service has a model but no index to search. Start it with --index."); return; }
+    if (!about.index) { complain(SAID.no_index); return; }
     const years = about.index.facets.years;
     at("holdings").textContent = `${plural(about.index.rows, "figure")}${years ? `, ${years[0]}–${years[1]}` : ""}`;
   } catch {
