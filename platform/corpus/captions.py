@@ -14,6 +14,7 @@ Context = Mapping[str, str]
 
 _LONG_SHARE = 0.16
 _LATE_SHARE = 0.3
+_FORMULA_SHARE = 0.04
 
 
 def single(rng: Rng, kind: Kind, attributes: Attributes, context: Context, journal: Journal) -> Caption:
@@ -69,7 +70,8 @@ def _assemble(journal: Journal, head: str | None, sentences: Sequence[str]) -> C
 def _notes(rng: Rng, kind: Kind, context: Context) -> list[str]:
     count = int(rng.integers(0, min(3, len(kind.notes) + 1)))
     chosen = rng.permutation(len(kind.notes))[:count]
-    return [sentence(expand(rng, kind.notes[i], context)) for i in sorted(chosen.tolist())]
+    formula = [str(vocabulary()["formula"])] if chance(rng, _FORMULA_SHARE) else []
+    return [sentence(expand(rng, kind.notes[i], context)) for i in sorted(chosen.tolist())] + formula
 
 
 def _filler(rng: Rng, family: str, context: Context) -> list[str]:

@@ -8,6 +8,7 @@ from lxml import etree
 
 from biomedray.corpus.plan import Article, Caption, Figure, Graphic, Stray
 
+MML = "http://www.w3.org/1998/Math/MathML"
 XLINK = "http://www.w3.org/1999/xlink"
 _HREF = f"{{{XLINK}}}href"
 
@@ -23,7 +24,8 @@ def el(
 
 def frag(tag: str, fragment: str) -> etree._Element:
     """An element around an XML fragment that this package wrote."""
-    return etree.fromstring(f"<{tag}>{fragment}</{tag}>")  # our own text, no entities
+    namespace = f' xmlns:mml="{MML}"' if "<mml:" in fragment else ""
+    return etree.fromstring(f"<{tag}{namespace}>{fragment}</{tag}>")  # our own text, no entities
 
 
 def figure_element(figure: Figure, article: Article) -> etree._Element:

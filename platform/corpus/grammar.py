@@ -14,6 +14,7 @@ from biomedray.corpus.draw.canvas import Rng
 _SLOT = re.compile(r"\{(\w+)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _TAG = re.compile(r"<[^<>]+>")
+_TEX = re.compile(r"<tex-math>.*?</tex-math>")
 _SPACE = re.compile(r"\s+")
 _MAX_DEPTH = 4
 
@@ -57,5 +58,5 @@ def sentence(text: str) -> str:
 
 
 def plain(fragment: str) -> str:
-    """The text of an XML fragment: no tags, entities resolved, single spaces."""
-    return _SPACE.sub(" ", html.unescape(_TAG.sub("", fragment))).strip()
+    """The text of an XML fragment: no tags, no TeX twin of a formula, entities resolved, single spaces."""
+    return _SPACE.sub(" ", html.unescape(_TAG.sub("", _TEX.sub("", fragment)))).strip()

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 
 from lxml import etree
 
-from biomedray.corpus.figure_xml import XLINK, el, figure_element, frag, stray_element
+from biomedray.corpus.figure_xml import MML, XLINK, el, figure_element, frag, stray_element
 from biomedray.corpus.grammar import plain
 from biomedray.corpus.plan import Article, Figure, Section
 from biomedray.corpus.topics import LICENSES
 
 ALI = "http://www.niso.org/schemas/ali/1.0/"
-MML = "http://www.w3.org/1998/Math/MathML"
 
 # Public identifier and file of each generation of the tag set; the newest come without a DOCTYPE.
 _ARCHIVING = "-//NLM//DTD JATS (Z39.96) Journal Archiving and Interchange DTD"
@@ -184,7 +183,7 @@ def _back(root: etree._Element, article: Article) -> None:
 def _sub_article(root: etree._Element, article: Article) -> None:
     for figure in _in(article, "sub-article"):
         sub = el(root, "sub-article", {"article-type": "reply", "id": "sa1"})
-        front = el(sub, "front-stub")
+        front = el(el(sub, "front"), "article-meta")
         el(front, "article-id", {"pub-id-type": "doi"}, f"{article.doi}.sa1")
         el(el(front, "title-group"), "article-title", text="Author response")
         body = el(sub, "body")

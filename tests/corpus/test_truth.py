@@ -19,7 +19,8 @@ Files = Callable[[Truth], dict[str, bytes]]
 
 
 def text_of(node: etree._Element) -> str:
-    return re.sub(r"\s+", " ", "".join(node.itertext())).strip()
+    """All text but the TeX twins of formulas."""
+    return re.sub(r"\s+", " ", "".join(node.xpath(".//text()[not(ancestor::tex-math)]"))).strip()
 
 
 def caption_of(fig: etree._Element) -> str:
