@@ -22,6 +22,7 @@ from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.split import assign_split, dup_cluster
 from biomedray.records import LICENSE_GROUPS, Reason, Split, Stage, license_group, make_pair_id
 
+_NO_LICENSE = {"NO-CC CODE", "NONE", "NULL"}
 _REAL_PMCID = re.compile(r"PMC\d+")
 
 
@@ -154,7 +155,7 @@ def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfi
 
 def _known_license(text: str | None) -> str | None:
     """A licence as others write it; one that is no Creative Commons licence keeps its own name."""
-    if not text:
+    if not text or text.upper() in _NO_LICENSE:
         return None
     return text if text in LICENSE_GROUPS else license_code(text) or text
 

@@ -58,6 +58,7 @@ class _Index:
         self.by_rid: dict[str, list[str]] = {}
         self.by_number: dict[tuple[str, int], str] = {}
         self.number: dict[str, tuple[str, int]] = {}
+        self.order = [figure.fig_id for figure in figures if not figure.nested]
         for figure in figures:
             for rid in {figure.xml_id, figure.parent_id if not figure.nested else None} - {None}:
                 self.by_rid.setdefault(str(rid), []).append(figure.fig_id)
@@ -75,10 +76,25 @@ class _Index:
             ids += self.span(self.number[ids[0]][0], int(match[1]), int(match[2]))
         return list(dict.fromkeys(ids))
 
-    def between(self, first: str, last: str) -> list[str]:
-        """Figures numbered between two others of the same kind."""
-        a, b = self.number.get(first), self.number.get(last)
-        return self.span(a[0], a[1] + 1, b[1] - 1) if a and b and a[0] == b[0] else []
+    def between(self, first: Element, last: Element) -> list[str]:
+        """Figures numbered between those of two references; where they have no numbers, those that stand between."""
+        a, b = self._numbered(first), self._numbered(last)
+        kind = a[0] or b[0]
+        if kind is None:
+            ids = self.cited(first)[-1], self.cited(last)[0]
+            low, high = (self.order.index(i) if i in self.order else -1 for i in ids)
+            return self.order[low + 1 : high][:_MAX_RANGE] if low >= 0 else []
+        if {a[0], b[0]} <= {kind, None} and a[1] is not None and b[1] is not None:
+            return self.span(kind, a[1] + 1, b[1] - 1)
+        return []
+
+    def _numbered(self, xref: Element) -> tuple[str | None, int | None]:
+        """Kind and number of the figure that a reference names; a group's member has its number in the reference."""
+        for fig_id in self.cited(xref):
+            if fig_id in self.number:
+                return self.number[fig_id]
+        digits = re.search(r"\d+", "".join(xref.itertext()))
+        return None, int(digits[0]) if digits else None
 
     def span(self, kind: str, low: int, high: int) -> list[str]:
         if not 0 <= high - low <= _MAX_RANGE:
@@ -118,7 +134,7 @@ def _of_paragraph(paragraph: Element, index: _Index) -> list[tuple[str, Citance]
         if position and spans[position - 1][1] <= start and _RANGE_WORD.fullmatch(text[spans[position - 1][1] : start]):
             first = spans[position - 1][0]
             low = min(low, next((a for a, b in bounds if a <= first < b), low))
-            middle = index.between(index.cited(xrefs[position - 1])[-1], ids[0])
+            middle = index.between(xrefs[position - 1], xref)
             out += [(fig_id, Citance(section, text[low:high], first - low, min(end, high) - low)) for fig_id in middle]
     return [(fig_id, citance) for fig_id, citance in out if citance.start < citance.end]
 

@@ -174,7 +174,7 @@ def perceptual_hash(image: Image.Image) -> str:
 
 def _check_size(header: Header) -> None:
     if min(header.width, header.height) <= 1:
-        raise PixelError(Reason.EMPTY_IMAGE, f"{header.width} x {header.height} pixels")
+        raise PixelError(Reason.BLANK_IMAGE, f"{header.width} x {header.height} pixels")
     if header.format == "GIF" and max(header.width, header.height) <= _THUMBNAIL_SIDE:
         raise PixelError(Reason.THUMBNAIL_ONLY, f"a GIF of {header.width} x {header.height} pixels, and nothing better beside it")
 

@@ -1,11 +1,12 @@
 r"""Untrusted XML bytes to a clean JATS tree: no network, no DTD, no entity tricks, names without namespaces.
 
 bytes -> HTML entities to characters -> strict parse -> local names -> the <article> elements
-                                           \-> damaged: recover, flag "xml_recovered"
+                                           \-> damaged: mend, recover, flag "xml_recovered"
 """
 
 from __future__ import annotations
 
+import contextlib
 import html.entities
 import re
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 _ENTITY = re.compile(rb"<!\[CDATA\[.*?\]\]>|<!--.*?-->|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
 _XML_ENTITIES = {b"amp", b"lt", b"gt", b"quot", b"apos"}
+_NUMERIC = {b"amp": b"&#38;", b"lt": b"&#60;", b"gt": b"&#62;", b"quot": b"&#34;", b"apos": b"&#39;"}
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_STRAY = re.compile(rb"&(?![#A-Za-z])|<(?=[\s\d=<])")
 _MAX_ENTITY_CHARS = 256
 _MAX_ENTITIES = 100_000
 
@@ -96,15 +100,32 @@ def _parse(xml: bytes) -> tuple[Element, tuple[str, ...]]:
         return etree.fromstring(xml, _parser(recover=False)), ()
     except (etree.XMLSyntaxError, ValueError) as error:
         detail = (str(error) or type(error).__name__).splitlines()[0][:200]
-    try:
-        root = etree.fromstring(xml, _parser(recover=True))
-    except (etree.XMLSyntaxError, ValueError):
-        root = None
-    if root is None or not isinstance(root.tag, str):
-        raise XmlError(Reason.MALFORMED_XML, detail)
-    if not any(local_name(e.tag) in ("fig", "graphic") for e in root.iter("*")):
+    root = _recover(mend(xml))
+    if root is None or not any(local_name(e.tag) in ("fig", "graphic") for e in root.iter("*")):
         raise XmlError(Reason.MALFORMED_XML, detail)
     return root, ("xml_recovered",)
+
+
+def mend(xml: bytes) -> bytes:
+    """Damaged XML with what recovering parsers drop in silence written so that they keep it.
+
+    After its first error libxml2 loses ``&amp;`` and ``&lt;`` (but not ``&#38;``), a stray ``&`` or ``<``,
+    and every byte that is not of the declared encoding; such bytes in UTF-8 are read as Windows-1252.
+    """
+    declared = re.match(rb"<\?xml[^>]*encoding=[\"']([^\"']+)", xml)
+    if (declared[1].lower() if declared else b"utf-8") == b"utf-8":
+        text = xml.decode("utf-8", "surrogateescape")
+        xml = _NOT_UTF8.sub(lambda match: bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace"), text).encode()
+    xml = _STRAY.sub(lambda match: b"&#%d;" % ord(match[0]), xml)
+    return _ENTITY.sub(lambda match: _NUMERIC.get(match[1] or b"", match[0]), xml)
+
+
+def _recover(xml: bytes) -> Element | None:
+    for recover in (False, True):
+        with contextlib.suppress(etree.XMLSyntaxError, ValueError):
+            root = etree.fromstring(xml, _parser(recover))
+            return root if root is not None and isinstance(root.tag, str) else None
+    return None
 
 
 def _parser(recover: bool) -> etree.XMLParser:

@@ -48,7 +48,7 @@ def run(sources: Sequence[str], out: Path, config: IngestConfig, progress: bool)
     parts = plan_parts(refs, config.articles_per_part)
     _run_parts(parts, out.resolve(), config, progress)
     extracted = time.monotonic()
-    _settle_duplicates(out, sorted(parts), config)
+    settle_duplicates(out, sorted(parts), config)
     counts = count_artifact(out)
     now = time.monotonic()
     manifest = Manifest(
@@ -160,7 +160,7 @@ def _describe_input(source: str) -> dict[str, str]:
     return {"name": path.name, "path": str(path)}
 
 
-def _settle_duplicates(out: Path, parts: Sequence[int], config: IngestConfig) -> None:
+def settle_duplicates(out: Path, parts: Sequence[int], config: IngestConfig) -> None:
     """Keep one copy of each article: the highest version, then the one with most pairs, then the first by uri.
 
     Decided from the sidecars alone, which stay as they were, so a run that is killed here settles alike.

@@ -199,7 +199,7 @@ def tex(source: str) -> str:
 
 
 def mathml(element: Element, depth: int = 0) -> str:
-    """MathML in one line: ``a^b``, ``a_b``, ``a/b``, ``sqrt(a)``; annotations (the same as TeX) are left out."""
+    """MathML in one line: ``a^b``, ``R0``, ``a/b``, ``sqrt(a)``; annotations (the same as TeX) are left out."""
     if depth > 40:
         return raw(element)
     children = [child for child in element.iterchildren("*") if not child.tag.startswith("annotation")]
@@ -222,10 +222,15 @@ def _group(part: str) -> str:
     return part if len(part) <= 1 or part.isalnum() else f"({part})"
 
 
+def _subscript(base: str, index: str) -> str:
+    """As in running text: ``R0``, but ``10_2``."""
+    return f"{base}_{index}" if base[-1:].isdigit() and index[:1].isdigit() else base + index
+
+
 _MATH: dict[str, Callable[[list[str]], str]] = {
     "msup": lambda p: f"{p[0]}^{_group(p[1])}",
-    "msub": lambda p: f"{p[0]}_{_group(p[1])}",
-    "msubsup": lambda p: f"{p[0]}_{_group(p[1])}^{_group(p[2])}",
+    "msub": lambda p: _subscript(p[0], p[1]),
+    "msubsup": lambda p: f"{_subscript(p[0], p[1])}^{_group(p[2])}",
     "mfrac": lambda p: f"{_group(p[0])}/{_group(p[1])}",
     "msqrt": lambda p: f"sqrt({p[0]})",
 }

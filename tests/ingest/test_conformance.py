@@ -70,7 +70,7 @@ CASES: dict[str, tuple[list[str], list[tuple[str, str, str]], dict[str, list[str
     ),
     "loose_graphic": (["logo.jpg"], [], {"not_in_figure": ["logo.jpg"]}),
     "graphical_abstract": (["ga.jpg"], [("GA/0", "ga.jpg", "The whole in one picture.")], {}),
-    "tex_and_mathml": (["f1.jpg"], [("F1/0", "f1.jpg", r"The number R_0 is above \frac{1}{2}.")], {}),
+    "tex_and_mathml": (["f1.jpg"], [("F1/0", "f1.jpg", r"The number R0 is above \frac{1}{2}.")], {}),
     "citances": (
         ["f1.jpg", "f2.jpg", "f3.jpg"],
         [("F1/0", "f1.jpg", "Panel 1."), ("F2/0", "f2.jpg", "Panel 2."), ("F3/0", "f3.jpg", "Panel 3.")],

@@ -93,8 +93,8 @@ def _solid(size: tuple[int, int], kind: str = "PNG") -> bytes:
     ("data", "reason"),
     [
         (b"", Reason.EMPTY_IMAGE),
-        (_solid((1, 1)), Reason.EMPTY_IMAGE),
-        (_solid((90, 1)), Reason.EMPTY_IMAGE),
+        (_solid((1, 1)), Reason.BLANK_IMAGE),
+        (_solid((90, 1)), Reason.BLANK_IMAGE),
         (_solid((90, 90)), Reason.BLANK_IMAGE),
         (_solid((900, 900), "JPEG"), Reason.BLANK_IMAGE),
         (b"%PDF-1.4", Reason.UNSUPPORTED_FORMAT),

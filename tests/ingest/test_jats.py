@@ -67,6 +67,20 @@ def test_no_bytes_crash_the_parser(data: bytes) -> None:
             parse_articles(xml)
 
 
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        (b"caf\xe9 1\xe2\x80\x933 H&amp;E, p &lt; 0.05", "caf\u00e9 1\u20133 H&E, p < 0.05"),
+        (b"p < 0.05 & H&amp;E", "p < 0.05 & H&E"),
+        (b"<b x:y='1'>bold</b> H&amp;E", "bold H&E"),
+    ],
+)
+def test_recovery_loses_no_signs(inside: bytes, text: str) -> None:
+    [tree] = parse_articles(b"<article><fig><caption>" + inside + b"</caption></fig></article>")
+    assert "".join(tree.root.itertext()) == text
+    assert tree.flags == ("xml_recovered",)
+
+
 def test_several_articles_in_one_file() -> None:
     trees = parse_articles(b"<pmc-articleset><article><sub-article/></article><article/></pmc-articleset>")
     assert [tree.root.tag for tree in trees] == ["article", "article"]
