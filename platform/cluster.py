@@ -8,6 +8,8 @@ from pathlib import Path
 
 import ray
 
+from biomedray.errors import WorkError
+
 PACKAGE_ROOT = Path(__file__).parent
 
 # Train and Tune reserve a logical CPU for each worker and each driver beside those that Data uses;
@@ -24,13 +26,19 @@ def start(dashboard: bool = False) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray guards its cluster with a token of its own making and warns that it does.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         inside_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
         environment = None if inside_job else {"py_modules": [link_path()]}
         ray.init(runtime_env=environment, logging_level=logging.WARNING)
         return
     cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-    ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
+    try:
+        ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
+    except Exception as error:  # ray raises a bare Exception when a node does not come up in its 30 seconds
+        ray.shutdown()
+        raise WorkError(f"Ray did not start on this machine ({error}); is it overloaded? Start the same command again") from error
 
 
 def link_path() -> str:

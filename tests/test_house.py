@@ -86,6 +86,15 @@ def test_ray_stands_only_at_the_edge(path):
     assert name == "cluster.py" or not re.search(r"\bray\.init\(", path.read_text())
 
 
+def test_no_front_door_shares_its_name_with_a_module():
+    # importing a module sets it as an attribute of its package, which would replace the function
+    clashes = []
+    for door in PACKAGE.glob("*/__init__.py"):
+        functions = {node.name for node in ast.parse(door.read_text()).body if isinstance(node, ast.FunctionDef)}
+        clashes += [f"{door.parent.name}.{name}" for name in functions & {p.stem for p in door.parent.iterdir()}]
+    assert clashes == []
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_module_opens_with_a_sentence(path):
     docstring = ast.get_docstring(ast.parse(path.read_text()))

@@ -24,7 +24,7 @@ from biomedray.artifacts import (
 )
 from biomedray.errors import UserError
 from biomedray.evaluate.embed import embed, read_embeddings
-from biomedray.evaluate.retrieval import IntVector, Ranking, Recall, chance, number_groups, rank, recall
+from biomedray.evaluate.ranking import IntVector, Ranking, Recall, chance, number_groups, rank, recall
 from biomedray.model.encoder import Encoder
 from biomedray.records import Split
 

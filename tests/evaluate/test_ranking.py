@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biomedray.evaluate.retrieval import chance, cluster_bootstrap, number_groups, rank, recall
+from biomedray.evaluate.ranking import chance, cluster_bootstrap, number_groups, rank, recall
 
 
 def brute_force_rank(queries, candidates, groups, i):

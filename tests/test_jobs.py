@@ -1,0 +1,78 @@
+"""The road through ``ray job submit`` to a cluster on this machine, with the package shipped to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from biomedray.artifacts import read_manifest
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[1]
+RAY = Path(sys.executable).with_name("ray")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """Address of the jobs API of a fresh ``ray start --head``."""
+    port = free_port()
+    # A short path: Ray puts sockets below it, whose names may have 107 characters at most.
+    folder = tempfile.mkdtemp(prefix="rayjob", dir="/tmp")
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
+    command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=4"]
+    process = subprocess.Popen(
+        [*command, f"--temp-dir={folder}", "--disable-usage-stats"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    wait_for_jobs_api(address, process)
+    yield address
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
+
+
+def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert process.poll() is None
+        try:
+            urllib.request.urlopen(f"{address}/api/jobs/", timeout=2).close()
+        except urllib.error.HTTPError:
+            return  # it is up and wants the token that 'ray job submit' brings along
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError("the jobs API did not come up")
+
+
+def test_the_whole_road_as_a_job(head, tmp_path):
+    out = tmp_path / "demo"
+    road = ["python", "-m", "biomedray.cli", "demo", "--out", str(out), "--generate", "24", "--minutes", "0.1"]
+    command = [str(RAY), "job", "submit", "--address", head, "--working-dir", str(ROOT / ".link"), "--", *road]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "succeeded" in done.stdout
+    assert (out / "report.html").is_file()
+    assert read_manifest(out / "model", "model").counts["steps"] > 0
