@@ -132,7 +132,7 @@ def _ask(out: Path) -> dict[str, Any]:
     serve(str(out / "model"), out / "index", port=port, block=False)
     try:
         client = Client(f"http://127.0.0.1:{port}")
-        answers = {
+        answers: dict[str, Any] = {
             "text_max_abs_diff": float(abs(client.embed_texts(captions[:8]) - encoder.encode_texts(captions[:8])).max()),
             "image_max_abs_diff": float(abs(client.embed_images(images[:8]) - encoder.encode_images(images[:8])).max()),
             "texts_per_second": _rate(client.embed_texts, captions),
