@@ -10,6 +10,10 @@ from open_clip.transformer import TextTransformer, text_global_pool
 from torch import nn
 from torch.nn import functional
 
+# Texts of a group at least, and groups of a batch at most: few enough that kernels stay busy.
+_GROUP = 16
+_MAX_GROUPS = 8
+
 
 class Towers(nn.Module):
     """Both towers as one module, for DistributedDataParallel: pixels, tokens -> unit features."""
@@ -21,7 +25,7 @@ class Towers(nn.Module):
     def forward(self, pixels: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """[n, 3, S, S] and [n, L] -> image features [n, D], text features [n, D], logit scale []."""
         clip: Any = self.clip
-        return image_features(clip, pixels), text_features(clip, tokens), clip.logit_scale.exp()
+        return image_features(clip, pixels), grouped_text_features(clip, tokens), clip.logit_scale.exp()
 
 
 def image_features(clip: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -35,6 +39,25 @@ def text_features(clip: Any, tokens: torch.Tensor) -> torch.Tensor:
     short = isinstance(text, TextTransformer) and tokens.shape[1] < text.context_length
     raw = _short_text(text, tokens) if short else clip.encode_text(tokens)
     return functional.normalize(raw.float(), dim=-1)
+
+
+def grouped_text_features(clip: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """As ``text_features``, at less cost: texts of like length go through the tower together, each group
+    padded only to its own longest. Features and gradients are the same; who is in the batch does not change.
+    """
+    if not ignores_padding(clip) or len(tokens) < 2 * _GROUP:
+        return text_features(clip, tokens)
+    columns = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    lengths = ((tokens != _pad_id(clip)) * columns).amax(dim=1)
+    order = lengths.argsort(stable=True)
+    groups = order.split(max(_GROUP, -(-len(order) // _MAX_GROUPS)))
+    parts = [text_features(clip, tokens[rows, : max(1, int(lengths[rows[-1]]))]) for rows in groups]
+    return torch.cat(parts)[order.argsort()]
+
+
+def _pad_id(clip: Any) -> int:
+    text = clip.text
+    return int(text.config.pad_token_id if isinstance(text, HFTextEncoder) else text.pad_id)
 
 
 def ignores_padding(clip: Any) -> bool:

@@ -143,8 +143,13 @@ def _pointing_to(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _identity(folder: Path, config: dict[str, Any]) -> str:
     text_cfg = {key: value for key, value in config["model_cfg"].get("text_cfg", {}).items() if not key.endswith("_name")}
     files = [path for name in (*_WEIGHT_NAMES, *TOKENIZER_FILES) if (path := folder / name).is_file()]
-    digests = [hashlib.file_digest(path.open("rb"), "sha256").hexdigest() for path in files]
+    digests = [_digest(path) for path in files]
     return fingerprint([config["model_cfg"].get("vision_cfg"), text_cfg, config.get("preprocess_cfg"), digests])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def export(folder: Path, clip: nn.Module, config: dict[str, Any], text_files: Path) -> None:

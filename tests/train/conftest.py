@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from PIL import Image, ImageDraw
 from biomedray.artifacts import Manifest, write_manifest
 from biomedray.records import PAIR_SCHEMA
 
-COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220), "yellow": (230, 210, 40), "violet": (150, 60, 190)}
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (50, 80, 220),
+    "yellow": (230, 210, 40),
+    "violet": (150, 60, 190),
+}
 SHAPES = ("circle", "square", "bar", "ring")
 PLACES = {"upper left": (8, 8), "upper right": (56, 8), "lower left": (8, 56), "lower right": (56, 56)}
 GROUP = 16
@@ -76,3 +83,24 @@ def write_pairs(folder: Path, train: int = 120, val: int = 24) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 train, 24 val and 8 test pairs in row groups of 16."""
     return write_pairs(tmp_path_factory.mktemp("pairs") / "toy")
+
+
+@pytest.fixture
+def make_pairs() -> Callable[..., Path]:
+    """Writes a pairs artifact of the given size."""
+    return write_pairs
+
+
+@pytest.fixture
+def break_image() -> Callable[[Path], Path]:
+    """Writes a pairs artifact in which one train image is no image."""
+
+    def make(folder: Path) -> Path:
+        write_pairs(folder, train=48, val=4)
+        path = folder / "data" / "split=train" / "part-00001.parquet"
+        rows = pq.read_table(path).to_pylist()
+        rows[3]["image"] = b"not an image"
+        pq.write_table(pa.Table.from_pylist(rows, schema=PAIR_SCHEMA), path, row_group_size=GROUP)
+        return folder
+
+    return make
