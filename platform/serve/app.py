@@ -8,6 +8,7 @@ classes, so nothing here is annotated with names that exist only for type checke
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from biomedray import cluster
@@ -33,6 +35,10 @@ _MAX_QUEUED = 512
 # The proxy gives up later than the replica, so that a caller gets the replica's JSON refusal.
 _PROXY_GRACE_SECONDS = 15.0
 _READY_SECONDS = 120.0
+# Ray's access log would write the queries of shared page addresses, and costs more than a small request does.
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+# Ray gives a new proxy five seconds to answer and then kills it; a machine that is still busy with its pipeline needs longer.
+_CONTROLLER = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}}}
 
 
 class ServeConfig(Config):
@@ -101,10 +107,10 @@ def serve(
     options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + _PROXY_GRACE_SECONDS)
     url = f"http://{_shown_host(host)}:{port}"
     try:
-        ray_serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=options)
-        ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/")
+        _start(options)
+        ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/", logging_config=_QUIET)
         _wait_until_ready(url)
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, RayError) as error:
         stop()
         raise WorkError(f"the service did not come up: {str(error).splitlines()[0]}") from error
     if on_ready is not None:
@@ -112,6 +118,13 @@ def serve(
     if block:
         _wait_for_interrupt()
     return url
+
+
+def _start(options: HTTPOptions) -> None:
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    ray_serve.start(
+        proxy_location=ProxyLocation.HeadOnly, http_options=options, controller_options=_CONTROLLER, logging_config=_QUIET
+    )
 
 
 def stop() -> None:

@@ -31,6 +31,7 @@ function start() {
   at("search").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
   for (const name of Object.keys(FILTERS)) at(name).addEventListener("change", () => (at("q").value.trim() || shown) && ask());
   at("file").addEventListener("change", () => { useFile(at("file").files[0]); at("file").value = ""; });
+  at("shown-image").addEventListener("error", () => { at("shown-image").hidden = true; });
   at("shown-clear").addEventListener("click", () => { show(null); at("q").focus(); if (at("q").value.trim()) ask(); });
   addEventListener("popstate", restore);
   addEventListener("paste", (event) => useFile(firstImage(event.clipboardData), event));
@@ -146,7 +147,7 @@ async function ask() {
     const answer = await post("v1/search", body, search.signal);
     if (search === current) tell(answer);
   } catch (error) {
-    if (error.name !== "AbortError" && search === current) complain(error.message, true);
+    if (error.name !== "AbortError" && search === current) complain(error.message, !error.final);
   }
 }
 
@@ -160,7 +161,7 @@ async function post(path, body, signal) {
   }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
-  throw new Error(explain(response, answer));
+  throw Object.assign(new Error(explain(response, answer)), { final: response.status < 500 });
 }
 
 function explain(response, answer) {
