@@ -71,20 +71,25 @@ def differences(comparison: Comparison) -> Table:
     table = Table(
         title="pubmed_parser 0.5.1 against biomedray",
         caption="ours, theirs: share of the XML's caption characters that each engine keeps; "
-        "ours leaves out labels of source-data files on purpose",
+        "ours leaves out labels of source-data files on purpose. lost: figures without a picture, "
+        "wrong: figures under another figure's caption, raised: the error that lost the whole article",
     )
-    table.add_column("article", no_wrap=True, min_width=24)
-    for name in ("figures", "ours", "theirs", "figures lost", "wrong caption"):
-        table.add_column(name, justify="right")
-    table.add_column("raised", no_wrap=True)
+    table.add_column("article", no_wrap=True, max_width=19)
+    for name in ("figs", "ours", "theirs", "lost", "wrong"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("raised", overflow="fold")
     worse = [article for article in comparison.articles if _loss(article)]
     for article in sorted(worse, key=lambda a: (-_loss(a), a.uri))[:_SHOWN]:
-        table.add_row(*_cells(article.uri, vars(article) | {}, (article.crash or "").partition(":")[0]))
+        table.add_row(
+            *_cells(
+                article.uri.rpartition("/")[2], vars(article) | {}, (article.crash or "").partition(":")[0].removesuffix("Error")
+            )
+        )
     if len(worse) > _SHOWN:
         table.add_row(f"... and {len(worse) - _SHOWN} more")
     table.add_section()
     totals = comparison.totals
-    crashed = f"{totals['crashed']} articles" if totals["crashed"] else ""
+    crashed = f"{totals['crashed']}" if totals["crashed"] else ""
     table.add_row(*_cells(f"all {totals['articles']} articles", totals, crashed), style="bold")
     return table
 

@@ -62,7 +62,7 @@ def test_comparison_over_the_conformance_set(capsys: pytest.CaptureFixture[str])
     console = Console(record=True, width=140)
     console.print(comparison_table(result))
     text = console.export_text()
-    assert "UnboundLocalError" in text
+    assert "UnboundLocal" in text
     assert "all 45 articles" in text
     assert capsys.readouterr().out.count("Error: it was not able") == 0
 
