@@ -15,6 +15,7 @@ PACKAGE_ROOT = Path(__file__).parent
 # Train and Tune reserve a logical CPU for each worker and each driver beside those that Data uses;
 # with fewer than this many logical CPUs a small laptop would wait on itself for ever.
 _MIN_LOGICAL_CPUS = 4
+_START_ATTEMPTS = 3
 
 
 def start(dashboard: bool = False) -> None:
@@ -33,12 +34,21 @@ def start(dashboard: bool = False) -> None:
         environment = None if inside_job else {"py_modules": [link_path()]}
         ray.init(runtime_env=environment, logging_level=logging.WARNING)
         return
+    _start_local(dashboard)
+
+
+def _start_local(dashboard: bool) -> None:
     cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-    try:
-        ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
-    except Exception as error:  # ray raises a bare Exception when a node does not come up in its 30 seconds
-        ray.shutdown()
-        raise WorkError(f"Ray did not start on this machine ({error}); is it overloaded? Start the same command again") from error
+    for attempt in range(1, _START_ATTEMPTS + 1):
+        try:
+            ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
+        except Exception as error:  # ray raises a bare Exception when a node is not up within its 30 seconds
+            ray.shutdown()
+            if attempt == _START_ATTEMPTS:
+                message = f"Ray did not start on this machine ({error}); if it is overloaded, start the same command again later"
+                raise WorkError(message) from error
+        else:
+            return
 
 
 def link_path() -> str:
