@@ -50,7 +50,7 @@ def grouped_text_features(clip: Any, tokens: torch.Tensor) -> torch.Tensor:
     columns = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     lengths = ((tokens != _pad_id(clip)) * columns).amax(dim=1)
     order = lengths.argsort(stable=True)
-    groups = order.split(max(_GROUP, -(-len(order) // _MAX_GROUPS)))
+    groups = torch.split(order, max(_GROUP, -(-len(order) // _MAX_GROUPS)))
     parts = [text_features(clip, tokens[rows, : max(1, int(lengths[rows[-1]]))]) for rows in groups]
     return torch.cat(parts)[order.argsort()]
 

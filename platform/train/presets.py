@@ -96,7 +96,7 @@ def demo() -> TrainConfig:
     ten times chance in both directions.
     """
     data = DataConfig(crop_scale=(0.7, 1.0))
-    loop = LoopConfig(epochs=20, batch_size=64, lr=1e-3, weight_decay=0.1, warmup_steps=40, grad_clip=1.0)
+    loop = LoopConfig(epochs=24, batch_size=64, lr=2e-3, weight_decay=0.1, warmup_steps=40, grad_clip=1.0)
     return TrainConfig(model=ModelConfig(name="tiny"), data=data, train=loop)
 
 

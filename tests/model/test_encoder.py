@@ -20,7 +20,7 @@ def encoder(request):
 
 def test_what_it_says_of_itself(encoder):
     assert encoder.encode_texts(["a"]).shape == (1, encoder.embed_dim)
-    assert (encoder.embed_dim, encoder.image_size, encoder.context_length) == (128, 64, 96)
+    assert (encoder.embed_dim, encoder.image_size, encoder.context_length) == (128, 80, 96)
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
     assert len(encoder.fingerprint) == 16
     assert encoder.device == "cpu"

@@ -113,9 +113,9 @@ def test_going_on_from_a_whole_model(tiny, tmp_path):
 
 
 def test_other_sizes(bert_base, captions, tmp_path):
-    towers.initialise(ModelConfig(name="tiny", image_size=80, context_length=40), captions, tmp_path / "m", seed=0)
+    towers.initialise(ModelConfig(name="tiny", image_size=64, context_length=40), captions, tmp_path / "m", seed=0)
     opened = weights.open_folder(tmp_path / "m")
-    assert opened.clip.visual.image_size == (80, 80)
+    assert opened.clip.visual.image_size == (64, 64)
     assert opened.tokenizer(["a"]).shape == (1, 40)
     large = towers._model_cfg(ModelConfig(name="biomedclip_vitb16_pubmedbert256", image_size=384, patch_dropout=0.5))
     model = towers.build(large, bert_base, device="meta")

@@ -93,11 +93,8 @@ def test_a_broken_run_ends_as_an_unbroken_one(pairs, unbroken, tmp_path, monkeyp
         torch.testing.assert_close(again[name], value, atol=1e-5, rtol=0)
     both = [[(line["kind"], line["samples_seen"]) for line in read_lines(f / METRICS)] for f in (out, unbroken[0])]
     assert both[0] == both[1]
-    losses = [
-        [e["train_loss"] for e in finish(job, 1).details["history"]],
-        [e["train_loss"] for e in unbroken[1].details["history"]],
-    ]
-    np.testing.assert_allclose(losses[0], losses[1], atol=1e-4)
+    found, expected = ([e["train_loss"] for e in m.details["history"]] for m in (finish(job, 1), unbroken[1]))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_old_checkpoints_go(unbroken):

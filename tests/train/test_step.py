@@ -36,7 +36,7 @@ def tokenize(captions):
 
 
 def pixels(count=40):
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 255, (count, 64, 64, 3), dtype=np.uint8))
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 255, (count, 32, 32, 3), dtype=np.uint8))
 
 
 def test_gains_biases_and_the_scale_do_not_decay():
