@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import pickle
+import re
 import shutil
 import time
 from collections import defaultdict
@@ -32,6 +33,8 @@ from biomedray.records import Reason, Stage
 
 _PARTS_WANTED = 256
 _SMALLEST_PART, _LARGEST_PART = 32, 1024
+
+_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)")
 
 Row = dict[str, Any]
 
@@ -127,8 +130,14 @@ def _stream(parts: dict[int, list[ArticleRef]], waiting: list[int], out: Path, c
     try:
         yield from mapped.iter_rows()
     except (ray.exceptions.RayError, OSError) as error:
-        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1][:300]
-        raise WorkError(f"ingest stopped: {reason}; start the same command again to resume") from error
+        raise WorkError(f"ingest stopped: {failure(error)}; start the same command again to resume") from error
+
+
+def failure(error: BaseException) -> str:
+    """The line of a remote traceback that names what went wrong; Ray's own last lines are advice on retries."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if _ERROR_LINE.match(line) and not line.startswith("ray.exceptions.")]
+    return (named or lines or [type(error).__name__])[0][:300]
 
 
 def _quiet_data(ray: Any) -> None:

@@ -215,6 +215,33 @@ def test_copies_and_versions_of_an_article(tmp_path: Path, make: SimpleNamespace
 
 
 @pytest.mark.ray
+def test_articles_refused_at_discovery_reach_the_rejects_through_workers(
+    tmp_path: Path, make: SimpleNamespace, ray_cluster: None
+) -> None:
+    for version in (1, 2):
+        folder = tmp_path / "cloud" / f"PMC7.{version}"
+        folder.mkdir(parents=True)
+        (folder / f"{folder.name}.xml").write_bytes(make.article_xml("PMC7"))
+        (folder / "f1.jpg").write_bytes(make.picture())
+    (tmp_path / "cloud" / "PMC8.1").mkdir()
+    (tmp_path / "list.txt").write_text("cloud\nmissing.tar.gz\n")
+    manifest = ingest([str(tmp_path / "list.txt")], tmp_path / "pairs", progress=False)
+    assert manifest.counts["article_rejects_by_reason"] == {"no_article_xml": 1, "superseded_version": 1, "unreadable_archive": 1}
+    assert manifest.counts["pairs"] == 1
+
+
+@pytest.mark.ray
+def test_failing_work_is_one_line_that_names_the_cause(source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    out = tmp_path / "pairs"
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
+    (out / "ledger").write_text("a file where a folder must be")
+    with pytest.raises(WorkError, match=r"FileExistsError.*ledger.*to resume") as caught:
+        ingest([str(source)], out, SMALL, progress=False)
+    assert "\n" not in str(caught.value)
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.ray
 def test_nothing_but_rejects_is_a_result(tmp_path: Path, ray_cluster: None) -> None:
     source = tmp_path / "in"
     source.mkdir()
