@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="BiomedCLIP as a platform on Ray: PMC articles in; figure-caption pairs, a trained model, scores and a search service out.\n\n"
+    help="BiomedCLIP as a platform on Ray: PMC articles in; figure-caption pairs, a trained model, scores and search out.\n\n"
     "Start with [bold]biomedray demo[/bold]. Every artifact is a folder with a manifest.json; look into one with "
     "[bold]biomedray inspect[/bold]. A command that was killed resumes when it is started again.",
 )
@@ -197,13 +197,17 @@ def serve(
     index: Annotated[
         Path | None, typer.Option(help="An index artifact; without it there are embeddings and zero-shot, but no search.")
     ] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Where the index's pairs artifact lies now, if it has moved.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
-    """The encoders, the figure search and its page over HTTP."""
+    """The encoders, the figure search and its page over HTTP, until Ctrl-C."""
     from biomedray.serve import serve as run
 
-    run(model, index, host, port)
+    def ready(url: str) -> None:
+        console.print(f"search page: [bold]{url}/[/bold]   API: {url}/docs   stop: Ctrl-C")
+
+    run(model, index, host, port, pairs=pairs, on_ready=ready)
 
 
 @app.command()

@@ -22,17 +22,20 @@ def start(dashboard: bool = False) -> None:
     """Join the cluster of ``RAY_ADDRESS`` (or the running job's), else start a local one.
 
     On a cluster that was joined from outside a job the package itself travels with the run, so
-    that workers import the same code.
+    that workers import the same code. What workers print stays in Ray's log folder
+    (/tmp/ray/session_latest/logs); what they raise reaches the driver.
     """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's C++ core reports what it retries as errors on the terminal.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray guards its cluster with a token of its own making and warns that it does.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         inside_job = bool(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"))
         environment = None if inside_job else {"py_modules": [link_path()]}
-        ray.init(runtime_env=environment, logging_level=logging.WARNING)
+        ray.init(runtime_env=environment, logging_level=logging.WARNING, log_to_driver=False)
         return
     _start_local(dashboard)
 
@@ -41,7 +44,7 @@ def _start_local(dashboard: bool) -> None:
     cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
-            ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=True)
+            ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
         except Exception as error:  # ray raises a bare Exception when a node is not up within its 30 seconds
             ray.shutdown()
             if attempt == _START_ATTEMPTS:

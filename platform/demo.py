@@ -203,8 +203,8 @@ def _closing_table(pairs: Manifest, model: Manifest, scores: Manifest, index: Ma
     table = Table(title="biomedray demo", show_header=False, title_justify="left")
     table.add_row("articles", f"{pairs.counts['articles']:,}")
     table.add_row("pairs", _pairs_line(pairs))
-    for reason, rows in sorted(pairs.counts["rejects_by_reason"].items()):
-        table.add_row(f"  reject: {reason}", f"{rows:,}")
+    for title, counts in (("article", "article_rejects_by_reason"), ("graphic", "rejects_by_reason")):
+        table.add_row(f"  rejects, {title}", _counts_line(pairs.counts[counts]))
     history = model.details["history"]
     table.add_row("training loss", f"{_spark([e['train_loss'] for e in history])}  {_ends(history)}")
     grid = retrieval_grid(scores)
@@ -212,7 +212,7 @@ def _closing_table(pairs: Manifest, model: Manifest, scores: Manifest, index: Ma
         table.add_row(
             row[0], "   ".join(f"{k} {cell}" for k, cell in zip(grid.header[1:4], row[1:4], strict=True)) + f"   {row[-1]} chance"
         )
-    table.add_row("index", f"{index.counts['pairs']:,} figures")
+    table.add_row("index", f"{index.counts['rows']:,} figures")
     table.add_row("over HTTP", f"{answers['texts_per_second']:.0f} texts/s, {answers['images_per_second']:.0f} images/s")
     hit = answers["hits"][0]
     table.add_row("search", f"“{_short(answers['query'])}”")
@@ -223,6 +223,10 @@ def _closing_table(pairs: Manifest, model: Manifest, scores: Manifest, index: Ma
 def _pairs_line(pairs: Manifest) -> str:
     splits = ", ".join(f"{n:,} {split}" for split, n in pairs.counts["pairs_by_split"].items())
     return f"{pairs.counts['pairs']:,} ({splits})"
+
+
+def _counts_line(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {reason}" for reason, n in counts.items()) or "none"
 
 
 def _ends(history: list[dict[str, Any]]) -> str:
