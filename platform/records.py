@@ -62,7 +62,8 @@ PAIR_SCHEMA = pa.schema(
         pa.field("citances", pa.list_(CITANCE), nullable=False),
         pa.field("n_tokens", pa.int32(), nullable=False),
         pa.field("lang", pa.string()),
-        pa.field("split", pa.string(), nullable=False),
+        # A dictionary, as pyarrow and pandas infer it from the folder name split=..., so that both read the whole folder.
+        pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("dup_cluster", pa.string(), nullable=False),
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_md5", pa.string()),

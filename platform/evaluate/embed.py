@@ -81,7 +81,7 @@ def embed_row_group(encoder: Encoder, path: str, row_group: int, batch_size: int
     return pa.table(
         {
             "pair_id": table["pair_id"],
-            "split": table["split"],
+            "split": table["split"].cast(pa.string()),
             "image_embedding": _column(np.concatenate(images)),
             "text_embedding": _column(np.concatenate(texts)),
         }

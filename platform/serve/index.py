@@ -117,7 +117,8 @@ def choose_index(rows: int) -> str:
 def read_metadata(pairs: Path, splits: Sequence[Split]) -> pa.Table:
     """What hits show, and where each image lies (``file`` in the artifact, ``row_group``, ``row`` in it)."""
     files = [path for split in splits for path in sorted((pairs / "data" / f"split={split}").glob("*.parquet"))]
-    return pa.concat_tables(_row_groups(pairs, files))
+    table = pa.concat_tables(_row_groups(pairs, files))
+    return table.set_column(table.schema.get_field_index("split"), "split", table["split"].cast(pa.string()))
 
 
 def aligned(metadata: pa.Table, pair_ids: Sequence[str]) -> pa.Table:
