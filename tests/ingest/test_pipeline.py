@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import psutil
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+import ray
 from rich.console import Console
 
 from biomedray.artifacts import claim_output, read_manifest
@@ -90,6 +92,8 @@ def test_artifact(source: Path, tmp_path: Path, ray_cluster: None) -> None:
     assert table.num_rows == manifest.counts["pairs"] == sum(1 + i % 3 for i in range(1, 9))
     assert manifest.counts["pairs_by_split"] == {s: table["split"].to_pylist().count(s) for s in ("train", "val", "test")}
     assert manifest.counts["article_rejects_by_reason"] == {"unreadable_archive": 1}
+    assert len(pd.read_parquet(out / "data")) == pq.read_table(out / "data").num_rows == table.num_rows
+    assert ray.data.read_parquet(str(out / "data")).count() == table.num_rows
     splits = {(row["pmcid"], row["split"]) for row in table.select(["pmcid", "split"]).to_pylist()}
     assert len(splits) == 8
     for path in (out / "data").rglob("*.parquet"):
