@@ -128,7 +128,8 @@ def _bert_config(config: ModelConfig) -> dict[str, Any]:
         values: dict[str, Any] = AutoConfig.from_pretrained(config.text_tower).to_dict()
     except Exception as error:  # noqa: BLE001  # transformers and the hub client raise many kinds; the first line says which
         line = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"model.text_tower {config.text_tower}: cannot be read ({line})") from None
+        hint = "give a local folder if there is no network"
+        raise UserError(f"model.text_tower {config.text_tower}: cannot be read ({line}); {hint}") from None
     if not values.get("max_position_embeddings") or values.get("model_type") != "bert":
         raise UserError(f"model.text_tower {config.text_tower}: a {values.get('model_type')} model, but a bert is wanted")
     return values
