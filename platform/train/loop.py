@@ -15,7 +15,7 @@ import ray.train.torch
 import torch
 
 from biomedray import cluster
-from biomedray.artifacts import Manifest
+from biomedray.artifacts import Manifest, write_atomic
 from biomedray.errors import UserError, WorkError
 from biomedray.train import watch
 from biomedray.train.fit import Job, fit
@@ -66,12 +66,21 @@ def _run(job: Job, workers: int, use_gpu: bool) -> None:
             failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
         ),
     )
+    failure = _failure(job)
+    failure.unlink(missing_ok=True)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise WorkError(f"training failed: {_reason(error)}; start the same command again to go on") from error
     finally:
         shutil.rmtree(notes, ignore_errors=True)
+    if failure.is_file():
+        raise WorkError(f"training failed: {failure.read_text()}")
+
+
+def _failure(job: Job) -> Path:
+    """Where a worker writes what no new start can mend, such as a broken image."""
+    return job.checkpoints / "failure.txt"
 
 
 def _resources(use_gpu: bool) -> dict[str, float]:
@@ -79,10 +88,17 @@ def _resources(use_gpu: bool) -> dict[str, float]:
 
 
 def _worker(settings: dict[str, Any]) -> None:
+    job: Job = settings["job"]
+    if _failure(job).is_file():
+        return
     context = ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    device = str(ray.train.torch.get_device())
-    fit(settings["job"], device, report=ray.train.report)
+    try:
+        fit(job, str(ray.train.torch.get_device()), report=ray.train.report)
+    except WorkError as error:
+        write_atomic(_failure(job), str(error))
+        if context.get_world_size() > 1:
+            raise  # the others wait for this worker; raising ends them, and their new start ends at once
 
 
 def _reason(error: BaseException) -> str:

@@ -82,6 +82,7 @@ def assert_whole(out: Path, manifest) -> None:
     assert not (out / "checkpoints" / "ray").exists()
 
 
+@pytest.mark.heavy
 def test_a_killed_worker_is_replaced(ray_cluster, pairs, expected, tmp_path):
     out = tmp_path / "model"
     killed = []
@@ -104,6 +105,7 @@ def test_a_killed_worker_is_replaced(ray_cluster, pairs, expected, tmp_path):
     assert list(next(losses)) == pytest.approx(list(next(losses)), abs=0.05)
 
 
+@pytest.mark.heavy
 def test_a_killed_run_goes_on_when_started_again(ray_cluster, pairs, expected, tmp_path):
     out = tmp_path / "model"
     command = [sys.executable, "-c", SCRIPT, str(pairs), str(out), CONFIG.model_dump_json()]
