@@ -126,8 +126,8 @@ def _model(folder: Path, manifest: Manifest, pictures: bool) -> Section:
     history = manifest.details.get("history", [])
     name = manifest.config.get("model", {}).get("name", "")
     facts = [("configuration", str(name)), *_count_facts(manifest)]
-    if "train" in manifest.timings:
-        facts.append(("training time", f"{manifest.timings['train']:.0f} s"))
+    if "train_seconds" in manifest.timings:
+        facts.append(("training time", f"{manifest.timings['train_seconds']:.0f} s"))
     epochs = [_epoch_row(e) for e in history]
     grids = [Grid("Epochs", ["epoch", "train loss", "val loss", "val R@1 figure→caption", "val R@1 caption→figure"], epochs)]
     lead = "An open_clip model: plain open_clip loads this folder as local-dir: with no network."
