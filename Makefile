@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := $(BIN)/uv
 
+# Ray starts many Python processes; without cached bytecode each would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-fast lint types format bench clean
 
@@ -18,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -c 'import faiss, open_clip, ray.data, ray.serve, ray.train.torch, transformers'
 	@touch $@
 
 demo: $(READY) ## the whole road on a generated corpus, in minutes: ingest, train, evaluate, search, serve

@@ -70,15 +70,16 @@ def demo(
     articles: Annotated[
         Path | None, typer.Option(help="Real articles instead of generated ones: any folder that 'biomedray ingest' reads.")
     ] = None,
-    n: Annotated[int, typer.Option("--generate", min=8, help="How many articles to generate.")] = 560,
-    minutes: Annotated[float, typer.Option(min=0.05, help="Stop training after about this long, at the end of an epoch.")] = 2.5,
+    n: Annotated[int, typer.Option("--generate", min=8, help="How many articles to generate.")] = 420,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pairs, if there is time for them.")] = 20,
+    minutes: Annotated[float, typer.Option(min=0.05, help="Stop training after about this long, at the end of an epoch.")] = 2.0,
     workers: Annotated[int, typer.Option(min=1, help="Training workers.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the corpus, the split and the training.")] = 0,
 ) -> None:
     """The whole road at small size: corpus, ingest, train, evaluate, index, serve; ends in a table and a report."""
     from biomedray.demo import DemoConfig, run_demo
 
-    run_demo(out, DemoConfig(articles=articles, generate=n, minutes=minutes, workers=workers, seed=seed), console)
+    run_demo(out, DemoConfig(articles, n, epochs, minutes, workers, seed), console)
 
 
 @app.command()

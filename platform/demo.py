@@ -30,8 +30,9 @@ class DemoConfig:
     """What a demo run depends on."""
 
     articles: Path | None = None
-    generate: int = 560
-    minutes: float = 2.5
+    generate: int = 420
+    epochs: int = 20
+    minutes: float = 2.0
     workers: int = 1
     seed: int = 0
 
@@ -104,7 +105,7 @@ def _train(pairs: Path, folder: Path, config: DemoConfig) -> Manifest:
     from biomedray.config import override
     from biomedray.train import preset, train
 
-    limits = [f"train.max_seconds={60 * config.minutes}", f"train.seed={config.seed}"]
+    limits = [f"train.epochs={config.epochs}", f"train.max_seconds={60 * config.minutes}", f"train.seed={config.seed}"]
     return train(pairs, folder, override(preset("demo"), limits), config.workers)
 
 

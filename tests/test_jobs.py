@@ -69,7 +69,7 @@ def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:
 
 def test_the_whole_road_as_a_job(head, tmp_path):
     out = tmp_path / "demo"
-    road = ["python", "-m", "biomedray.cli", "demo", "--out", str(out), "--generate", "24", "--minutes", "0.1"]
+    road = ["python", "-m", "biomedray.cli", "demo", "--out", str(out), "--generate", "40", "--epochs", "1"]
     command = [str(RAY), "job", "submit", "--address", head, "--working-dir", str(ROOT / ".link"), "--", *road]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-4000:]

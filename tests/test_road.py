@@ -19,7 +19,7 @@ from biomedray.artifacts import read_manifest
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
-DEMO = [sys.executable, "-m", "biomedray.cli", "demo", "--generate", "240", "--minutes", "1.2"]
+DEMO = [sys.executable, "-m", "biomedray.cli", "demo", "--generate", "240", "--epochs", "9", "--minutes", "30"]
 
 
 def start(out: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -44,7 +44,7 @@ def road(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("road") / "demo"
     log = out.parent / "first.log"
     first = start(out, log)
-    wait_for(first, lambda: any((out / "model" / "checkpoints").rglob("checkpoint_*/*")), log)
+    wait_for(first, lambda: any((out / "model" / "checkpoints").glob("samples-*/state.pt")), log)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (out / "model" / "manifest.json").exists()
