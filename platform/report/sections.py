@@ -156,7 +156,7 @@ def _training_plots(folder: Path, history: list[dict[str, Any]]) -> list[Plot]:
 
 def _scores(folder: Path, manifest: Manifest, pictures: bool) -> Section:
     facts = [("task", str(manifest.details.get("task", ""))), *_count_facts(manifest)]
-    lead = "Queries and candidates are held-out pairs; a twin of the gold caption counts as gold, a tie with any other counts against."
+    lead = "Queries and candidates are held-out pairs; a twin of the gold caption is gold, a tie with another a miss."
     galleries = []
     if pictures:
         galleries = [Gallery(title, found) for title, found in retrieval_pictures(folder, manifest, queries=4)]
