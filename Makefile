@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-fast lint types format bench clean
+.PHONY: help venv demo test test-heavy lint types format bench clean
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the whole road on a generated corpus, in minutes: ingest, train, evaluate, search, serve
 	$(BIN)/biomedray demo --out out/demo
 
-test: $(READY) ## every test that a CPU can run
-	$(BIN)/python -m pytest
+test: $(READY) ## the tests; some 9 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not heavy"
 
-test-fast: $(READY) ## the tests without those that take a minute or more
-	$(BIN)/python -m pytest -m "not heavy and not browser"
+test-heavy: $(READY) ## those that take a minute or more each: kills, the served replica, the whole road, a job
+	$(BIN)/python -m pytest -m heavy
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -62,3 +62,14 @@ def link_path() -> str:
 def gpus() -> int:
     """How many GPUs the cluster has in all."""
     return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]  # ray gives it no types
+
+
+def quiet_data() -> None:
+    """Ray Data says nothing of its own: one bar is enough, and it is ours."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off

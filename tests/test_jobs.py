@@ -67,12 +67,22 @@ def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the jobs API did not come up")
 
 
+def submit(address: str, road: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit and wait for the end; the API answers some seconds before the node's agent takes jobs."""
+    command = [str(RAY), "job", "submit", "--address", address, "--working-dir", str(ROOT / ".link"), "--", *road]
+    for _ in range(30):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if "No available agent" not in done.stdout + done.stderr:
+            break
+        time.sleep(2)
+    return done
+
+
 def test_the_whole_road_as_a_job(head, tmp_path):
     out = tmp_path / "demo"
     road = ["python", "-m", "biomedray.cli", "demo", "--out", str(out), "--generate", "40", "--epochs", "1"]
-    command = [str(RAY), "job", "submit", "--address", head, "--working-dir", str(ROOT / ".link"), "--", *road]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-4000:]
+    done = submit(head, road)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert "succeeded" in done.stdout
     assert (out / "report.html").is_file()
     assert read_manifest(out / "model", "model").counts["steps"] > 0

@@ -127,7 +127,7 @@ def _run(units: Sequence[Unit], model: str, out: Path, progress: bool) -> None:
     import ray
 
     cluster.start()
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    cluster.quiet_data()
     items = [{"path": path, "row_group": row_group, "part": part} for path, row_group, part in units]
     total = sum(pq.ParquetFile(path).metadata.row_group(row_group).num_rows for path, row_group, _ in units)
     gpus = cluster.gpus()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import pickle
 import re
 import shutil
@@ -122,7 +121,7 @@ def _stream(parts: dict[int, list[ArticleRef]], waiting: list[int], out: Path, c
     import ray
 
     cluster.start()
-    _quiet_data(ray)
+    cluster.quiet_data()
     rows = [{"part": part, "refs": pickle.dumps(parts[part])} for part in waiting]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
     task = partial(_task, out=str(out), config=config.resolved())
@@ -138,15 +137,6 @@ def failure(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if _ERROR_LINE.match(line) and not line.startswith("ray.exceptions.")]
     return (named or lines or [type(error).__name__])[0][:300]
-
-
-def _quiet_data(ray: Any) -> None:
-    """One bar is enough, and it is ours."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
 
 
 def _check_out(sources: Sequence[str], out: Path) -> None:
