@@ -24,6 +24,13 @@ ROOT = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
 
 
+# Ray guards a cluster with a token where one exists, and its job client must be told to use it.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
+    "PATH": f"{RAY.parent}:{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "token",
+}
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -36,12 +43,11 @@ def head() -> Iterator[str]:
     port = free_port()
     # A short path: Ray puts sockets below it, whose names may have 107 characters at most.
     folder = tempfile.mkdtemp(prefix="rayjob", dir="/tmp")
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
+    subprocess.run([str(RAY), "get-auth-token", "--generate"], check=True, capture_output=True, env=ENVIRONMENT)
     command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=4"]
     process = subprocess.Popen(
         [*command, f"--temp-dir={folder}", "--disable-usage-stats"],
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -71,7 +77,7 @@ def submit(address: str, road: list[str]) -> subprocess.CompletedProcess[str]:
     """Submit and wait for the end; the API answers some seconds before the node's agent takes jobs."""
     command = [str(RAY), "job", "submit", "--address", address, "--working-dir", str(ROOT / ".link"), "--", *road]
     for _ in range(30):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=ENVIRONMENT)
         if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(2)
