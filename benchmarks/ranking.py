@@ -1,7 +1,7 @@
 """Exact retrieval ranks by blocks against the plain way (the whole score matrix, sorted), in the same run.
 
 Method: N x 512 random unit vectors, both ways timed in turn five times, medians; the ranks must be equal.
-Usage: python benchmarks/ranking.py [N]. The last result stands in benchmarks/README.md with its machine.
+Usage: python benchmarks/ranking.py [N].
 """
 
 from __future__ import annotations
