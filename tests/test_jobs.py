@@ -18,7 +18,7 @@ import pytest
 
 from biomedray.artifacts import read_manifest
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
@@ -60,7 +60,7 @@ def head() -> Iterator[str]:
 
 
 def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
+    for _ in range(600):
         assert process.poll() is None
         try:
             urllib.request.urlopen(f"{address}/api/jobs/", timeout=2).close()
@@ -77,7 +77,7 @@ def submit(address: str, road: list[str]) -> subprocess.CompletedProcess[str]:
     """Submit and wait for the end; the API answers some seconds before the node's agent takes jobs."""
     command = [str(RAY), "job", "submit", "--address", address, "--working-dir", str(ROOT / ".link"), "--", *road]
     for _ in range(30):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=ENVIRONMENT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False, env=ENVIRONMENT)
         if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(2)

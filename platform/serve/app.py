@@ -34,7 +34,7 @@ _MAX_ONGOING = 256
 _MAX_QUEUED = 512
 # The proxy gives up later than the replica, so that a caller gets the replica's JSON refusal.
 _PROXY_GRACE_SECONDS = 15.0
-_READY_SECONDS = 120.0
+_READY_SECONDS = 300.0
 # Ray's access log would write the queries of shared page addresses, and costs more than a small request does.
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray gives a new proxy five seconds to answer and then kills it; a machine that is still busy with its pipeline needs longer.
