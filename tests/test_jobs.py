@@ -45,6 +45,8 @@ def head() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="rayjob", dir="/tmp")
     subprocess.run([str(RAY), "get-auth-token", "--generate"], check=True, capture_output=True, env=ENVIRONMENT)
     command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=4"]
+    # The agent that takes jobs has a fixed port by default: the cluster of the other tests already listens there.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
     process = subprocess.Popen(
         [*command, f"--temp-dir={folder}", "--disable-usage-stats"],
         env=ENVIRONMENT,
