@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -28,6 +28,8 @@ CITANCE = pa.struct(
     ]
 )
 
+MARKUP = pa.struct([pa.field("kind", pa.string()), pa.field("start", pa.int32()), pa.field("end", pa.int32())])
+
 PAIR_SCHEMA = pa.schema(
     [
         pa.field("pair_id", pa.string(), nullable=False),
@@ -42,6 +44,7 @@ PAIR_SCHEMA = pa.schema(
         pa.field("license_code", pa.string()),
         pa.field("license_group", pa.string(), nullable=False),
         pa.field("fig_rights", pa.string()),
+        pa.field("fig_third_party", pa.bool_()),
         pa.field("fig_id", pa.string(), nullable=False),
         pa.field("fig_label", pa.string()),
         pa.field("fig_parent_id", pa.string()),
@@ -51,20 +54,31 @@ PAIR_SCHEMA = pa.schema(
         pa.field("graphic_ref", pa.string(), nullable=False),
         pa.field("image", pa.large_binary(), nullable=False),
         pa.field("image_format", pa.string(), nullable=False),
+        # A PNG or JPEG of it where browsers and other people's loaders can't read the original (TIFF, BMP, 16 bit, CMYK).
+        pa.field("image_copy", pa.large_binary()),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
+        pa.field("image_mode", pa.string()),
+        pa.field("n_frames", pa.int32()),
         pa.field("flags", pa.list_(pa.string()), nullable=False),
         pa.field("image_sha256", pa.string(), nullable=False),
         pa.field("phash", pa.string()),
+        pa.field("entropy", pa.float32()),
+        pa.field("colourfulness", pa.float32()),
+        pa.field("blankness", pa.float32()),
+        pa.field("compound_hint", pa.float32()),
+        pa.field("chart_hint", pa.float32()),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("caption_raw", pa.string(), nullable=False),
         pa.field("caption_title", pa.string()),
+        pa.field("caption_markup", pa.list_(MARKUP), nullable=False),
         pa.field("citances", pa.list_(CITANCE), nullable=False),
         pa.field("n_tokens", pa.int32(), nullable=False),
         pa.field("lang", pa.string()),
         # A dictionary, as pyarrow and pandas infer it from the folder name split=..., so that both read the whole folder.
         pa.field("split", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("dup_cluster", pa.string(), nullable=False),
+        pa.field("article_cluster", pa.string(), nullable=False),
         pa.field("source_uri", pa.string(), nullable=False),
         pa.field("source_md5", pa.string()),
         pa.field("extractor_version", pa.string(), nullable=False),
@@ -117,6 +131,9 @@ class Reason(StrEnum):
     UNSAFE_MEMBER = "unsafe_member"
     SOURCE_TOO_LARGE = "source_too_large"
     NO_ARTICLE_XML = "no_article_xml"
+    # source or image: what could not be fetched
+    FETCH_FAILED = "fetch_failed"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
     # article: the XML as a whole
     MALFORMED_XML = "malformed_xml"
     XML_TOO_LARGE = "xml_too_large"
@@ -128,6 +145,8 @@ class Reason(StrEnum):
     HISTORICAL_OCR = "historical_ocr"
     NOT_OPEN_ACCESS = "not_open_access"
     BAD_METADATA = "bad_metadata"
+    NOT_SELECTED = "not_selected"
+    WITHDRAWN = "withdrawn"
     # article or figure: the engine that reads captions raised, or gave nothing for a figure that is there
     ENGINE_FAILED = "engine_failed"
     # figure: one <fig> or <graphic> of a readable article
@@ -138,6 +157,7 @@ class Reason(StrEnum):
     TABLE_GRAPHIC = "table_graphic"
     FORMULA_GRAPHIC = "formula_graphic"
     NOT_IN_FIGURE = "not_in_figure"
+    FILTERED = "filtered"
     # image: the file that the graphic names
     FILE_MISSING = "file_missing"
     UNSUPPORTED_FORMAT = "unsupported_format"

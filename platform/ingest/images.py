@@ -37,6 +37,8 @@ class FigureImage:
     format: str
     width: int
     height: int
+    mode: str
+    frames: int
     sha256: str
     phash: str | None
     flags: tuple[str, ...]
@@ -162,7 +164,8 @@ def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
                 raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {header.width} x {header.height} pixels")
             phash = perceptual_hash(pixels)
     sha256 = hashlib.sha256(data).hexdigest()
-    return FigureImage(name, data, header.format.lower(), header.width, header.height, sha256, phash, tuple(flags))
+    size = (header.width, header.height)
+    return FigureImage(name, data, header.format.lower(), *size, header.mode, header.frames, sha256, phash, tuple(flags))
 
 
 def perceptual_hash(image: Image.Image) -> str:

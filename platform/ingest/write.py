@@ -43,7 +43,12 @@ _DICTIONARY = [
     "stage",
     "reason",
     "flags.list.element",
+    "image_mode",
+    "article_cluster",
+    "caption_markup.list.element.kind",
 ]
+# Compressed already, and of no use in statistics.
+_BYTES = ("image", "image_copy")
 
 
 def part_name(part: int) -> str:
@@ -122,9 +127,9 @@ def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, grou
         pq.ParquetWriter(
             temporary,
             schema,
-            compression={leaf: "NONE" if leaf == "image" else "ZSTD" for leaf in leaves},
+            compression={leaf: "NONE" if leaf in _BYTES else "ZSTD" for leaf in leaves},
             use_dictionary=[leaf for leaf in leaves if leaf in _DICTIONARY],
-            write_statistics=[leaf for leaf in leaves if leaf != "image"],
+            write_statistics=[leaf for leaf in leaves if leaf not in _BYTES],
         ) as writer,
     ):
         for table in tables:

@@ -109,9 +109,11 @@ def pair_row(number: int, **values: Any) -> dict[str, Any]:
         "caption": f"A {color} field, number {number}. <b>Not bold</b>",
         "caption_raw": "raw",
         "citances": [],
+        "caption_markup": [],
         "n_tokens": 5,
         "split": ("train", "val", "test")[number % 3],
         "dup_cluster": f"c{number}",
+        "article_cluster": f"PMC{number:07d}",
         "source_uri": "memory:",
         "extractor_version": "1",
     }
