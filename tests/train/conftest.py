@@ -51,7 +51,16 @@ def pair_row(number: int, split: str, image: bytes, caption: str) -> dict[str, o
     values: dict[str, object] = dict.fromkeys(PAIR_SCHEMA.names)
     values |= {name: "" for name in PAIR_SCHEMA.names if PAIR_SCHEMA.field(name).type == pa.string()}
     values |= {"pair_id": f"PMC{number}.1/F1/0", "pmcid": f"PMC{number}", "version": 1, "graphic_index": 0, "n_graphics": 1}
-    values |= {"image": image, "image_format": "PNG", "width": 96, "height": 96, "flags": [], "citances": [], "caption_markup": [], "n_tokens": 9}
+    values |= {
+        "image": image,
+        "image_format": "PNG",
+        "width": 96,
+        "height": 96,
+        "flags": [],
+        "citances": [],
+        "caption_markup": [],
+        "n_tokens": 9,
+    }
     return values | {"year": 2024, "caption": caption, "caption_raw": caption, "split": split, "license_group": "comm"}
 
 
