@@ -64,6 +64,12 @@ class Refused:
     version: int | None = None
 
 
+def open_refs(refs: Iterable[ArticleRef], config: IngestConfig, staging: Path) -> Iterator[Package | Refused]:  # noqa: ARG001  # for what is fetched
+    """The articles of a part's references, in their order; ``staging`` keeps what was fetched until the part is committed."""
+    for ref in refs:
+        yield from open_ref(ref, config)
+
+
 def open_ref(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
     """The article of a reference, or the articles of a bulk archive, or why there is none."""
     if ref.problem is not None:
