@@ -35,7 +35,7 @@ class ArticleRef:
     ``problem`` marks one that can't be read or is not wanted: it becomes a reject.
     """
 
-    kind: Literal["archive", "xml"]
+    kind: Literal["archive", "xml", "cloud"]
     path: str
     uri: str
     name: str
@@ -45,6 +45,8 @@ class ArticleRef:
     accession: str | None = None
     problem: Reason | None = None
     detail: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
+    """Of an article in a store: its files' names, relative to its prefix, and their ETags."""
 
 
 def discover(sources: Sequence[str]) -> list[ArticleRef]:
