@@ -110,6 +110,11 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("pairs", pa.int32(), nullable=False),
         pa.field("rejects", pa.int32(), nullable=False),
         pa.field("article_rejects", pa.int32(), nullable=False),
+        # What tells copies, versions and related works apart; null for what holds no readable article.
+        pa.field("doi", pa.string()),
+        pa.field("article_title", pa.string()),
+        pa.field("related_dois", pa.list_(pa.string())),
+        pa.field("source_md5", pa.string()),
     ]
 )
 

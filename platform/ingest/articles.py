@@ -13,6 +13,7 @@ from typing import Any
 from biomedray.ingest.captions import count_tokens
 from biomedray.ingest.citances import Citance, find_citances
 from biomedray.ingest.figures import Inventory, Unit, read_figures
+from biomedray.ingest.filters import first_failed, parse_filters
 from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
 from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
 from biomedray.ingest.meta import ArticleMeta, license_code, read_meta
@@ -26,18 +27,6 @@ _NO_LICENSE = {"NO-CC CODE", "NONE", "NULL"}
 _REAL_PMCID = re.compile(r"PMC\d+")
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What tells copies and versions of one article apart."""
-
-    uri: str
-    pmcid: str
-    version: int
-    doi: str | None
-    md5: str
-    pairs: int
-
-
 @dataclass
 class ArticleRows:
     """Rows of one article (or refused source), ready for the tables of records.py."""
@@ -45,7 +34,6 @@ class ArticleRows:
     ledger: dict[str, Any]
     pairs: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
-    identity: Identity | None = None
 
 
 @dataclass(frozen=True)
@@ -122,20 +110,25 @@ def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestC
     citances = find_citances(tree.root, inventory.figures)
     if config.engine == "pubmed_parser":
         inventory = replace_by_pubmed(package.xml, inventory)
+    filters = parse_filters(config.filters)
     pairs: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
     for unit, image in _decide(inventory.units, package.media, config):
-        if isinstance(image, FigureImage):
-            pairs.append(_pair_row(article, unit, image, citances))
-        else:
+        if not isinstance(image, FigureImage):
             rejects.append(_unit_reject(article, unit, image))
+            continue
+        row = _pair_row(article, unit, image, citances)
+        if failed := first_failed(filters, row):
+            rejects.append(_unit_reject(article, unit, (Reason.FILTERED, f"{failed.text}: {row[failed.column]}")))
+        else:
+            pairs.append(row)
     kept, lost = len(pairs), len(rejects)
     if not inventory.units:
         detail = "no <fig> and no <graphic> in the XML"
         rejects.append(_reject_row(uri, article.pmcid, article.version, Stage.ARTICLE, Reason.NO_FIGURES, detail))
     ledger = _ledger_row(uri, article.pmcid, article.version, article.split, inventory, kept, lost, len(rejects) - lost)
-    identity = Identity(uri, article.pmcid, article.version, article.meta.doi, article.md5, kept)
-    return ArticleRows(ledger, pairs, rejects, identity)
+    known = {"doi": article.meta.doi, "article_title": article.meta.title, "source_md5": article.md5}
+    return ArticleRows(ledger | known | {"related_dois": list(article.meta.related_dois)}, pairs, rejects)
 
 
 def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> _Article:
@@ -251,7 +244,8 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
 
 
 def _unit_reject(article: _Article, unit: Unit, why: tuple[Reason, str | None]) -> dict[str, Any]:
-    stage = Stage.FIGURE if unit.reject is not None or why[0] is Reason.ALTERNATIVE_NOT_CHOSEN else Stage.IMAGE
+    of_figure = unit.reject is not None or why[0] in (Reason.ALTERNATIVE_NOT_CHOSEN, Reason.FILTERED)
+    stage = Stage.FIGURE if of_figure else Stage.IMAGE
     row = _reject_row(article.uri, article.pmcid, article.version, stage, *why)
     return {**row, "fig_id": unit.figure.fig_id if unit.figure else None, "graphic_ref": unit.href}
 

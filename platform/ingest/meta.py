@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from biomedray.ingest.jats import Element, href
@@ -17,6 +18,9 @@ _CC_CODE = re.compile(
 )
 _CC_ZERO = re.compile(r"\bcc[\s-]?0\b|creative commons (?:zero|cc0|public domain)|\bpublic domain dedication\b", re.IGNORECASE)
 _PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.(\d+))?", re.IGNORECASE)
+# Related works that may show the same figures; comments and reviews don't.
+_SAME_WORK = re.compile(r"preprint|correct|retract|republi|updated?|addend|original|companion-version", re.IGNORECASE)
+_DOI = re.compile(r"10\.\d{4,9}/\S+")
 _LATE_DATES = ("pmc-release", "nihms-submitted", "retraction", "corrected")
 
 
@@ -33,6 +37,8 @@ class ArticleMeta:
     year: int | None
     article_type: str | None
     license_code: str | None
+    related_dois: tuple[str, ...] = ()
+    """Of preprints, corrections and other forms of the same work."""
 
 
 def read_meta(article: Element) -> ArticleMeta:
@@ -53,7 +59,15 @@ def read_meta(article: Element) -> ArticleMeta:
         year=_year(meta),
         article_type=article.get("article-type"),
         license_code=_license(meta),
+        related_dois=_related(meta),
     )
+
+
+def _related(meta: Element) -> tuple[str, ...]:
+    """DOIs of ``<related-article>`` that are the same work in another form, lower case."""
+    found = [e for e in meta.findall("related-article") if _SAME_WORK.search(e.get("related-article-type") or "")]
+    dois = [match[0].rstrip(".,;").lower() for e in found for text in (href(e), clean(e)) if (match := _DOI.search(text or ""))]
+    return tuple(sorted(set(dois)))
 
 
 def _pmcid(ids: dict[str | None, str]) -> tuple[str | None, int | None]:
@@ -87,18 +101,21 @@ def _year(meta: Element) -> int | None:
 def _license(meta: Element) -> str | None:
     """The code of the article's licence: links first, then the attribute, then the words."""
     for permissions in meta.findall("permissions"):
-        licenses = list(permissions.iter("license", "license_ref", "copyright-statement"))
-        links = [
-            str(link)
-            for e in licenses
-            for node in e.iter("*")
-            if (link := href(node) or (node.text if node.tag == "license_ref" else None))
-        ]
-        words = [e.get("license-type") or "" for e in licenses] + [clean(e, frozenset()) for e in licenses]
-        codes = [code for text in (*links, *words) if (code := license_code(text))]
-        if codes:
-            return next((code for code in codes if code != "CC0"), codes[0])
+        codes = (code for text in _license_texts(permissions) if (code := license_code(text)))
+        first = next(codes, None)
+        if first:
+            return first if first != "CC0" else next((code for code in codes if code != "CC0"), first)
     return None
+
+
+def _license_texts(permissions: Element) -> Iterator[str]:
+    licenses = list(permissions.iter("license", "license_ref", "copyright-statement"))
+    for element in licenses:
+        for node in element.iter("*"):
+            if link := href(node) or (node.text if node.tag == "license_ref" else None):
+                yield str(link)
+    yield from (element.get("license-type") or "" for element in licenses)
+    yield from (clean(element, frozenset()) for element in licenses)
 
 
 def license_code(text: str) -> str | None:

@@ -1,131 +1,179 @@
-r"""The run: parts through Ray Data, resume, duplicates across parts, counts, manifest. The only file here that knows Ray.
+r"""The run: population, parts through Ray Data, settling across parts, counts, manifest. The only file here that knows Ray.
 
-discover -> parts by hash of the source's name -> Ray Data, one task a part -> duplicates -> count and balance -> manifest
-                                                   |  reads, extracts, writes its own files, returns three numbers
+sources --freeze--> population --one task a part--> staged --gather, join, decide--> decision --one task a part--> data
+                                |  reads, extracts, writes its own files, returns a few numbers
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import re
 import shutil
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from biomedray import cluster
-from biomedray.artifacts import Manifest, claim_output, fingerprint, write_manifest
+from biomedray.artifacts import Manifest, claim_output, write_atomic, write_manifest
 from biomedray.errors import UserError, WorkError
-from biomedray.ingest.articles import Identity, extract
+from biomedray.ingest import settle
+from biomedray.ingest.articles import extract
 from biomedray.ingest.count import count_artifact
-from biomedray.ingest.packages import Refused, open_ref
+from biomedray.ingest.neardup import TABLES
+from biomedray.ingest.packages import open_refs
+from biomedray.ingest.population import Population, fingerprint_refs, freeze, group, number_of_parts, read_population, read_refs
 from biomedray.ingest.settings import IngestConfig
-from biomedray.ingest.sources import ArticleRef, cloud_version, discover
+from biomedray.ingest.sources import discover
 from biomedray.ingest.tables import progress_bar
-from biomedray.ingest.write import PartWriter, drop_articles, sidecar
-from biomedray.records import Reason, Stage
-
-_PARTS_WANTED = 256
-_SMALLEST_PART, _LARGEST_PART = 32, 1024
+from biomedray.ingest.write import PartWriter, part_name
 
 _ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)")
 
+# Fewer images or parts than these are settled in the driver: that takes less time than Ray needs to start a task.
+_SMALL_JOIN = 100_000
+_FEW = 3
+
 Row = dict[str, Any]
+Task = Callable[[Row], Row]
 
 
 def run(sources: Sequence[str], out: Path, config: IngestConfig, progress: bool) -> Manifest:
     """Ingest the sources into ``out``; see ``biomedray.ingest.ingest``."""
     started = time.monotonic()
-    refs = discover(sources)
-    _check_out(sources, out)
-    resumed = claim_output(out, "pairs", {"config": config.resolved(), "population": population(refs)})
-    if resumed:
-        _remove_torn(out)
-    (out / "data").mkdir(exist_ok=True)
-    parts = plan_parts(refs, config.articles_per_part)
-    _run_parts(parts, out.resolve(), config, progress)
+    population, resumed = _populate(sources, out, config, progress)
+    run_parts(out, population.sizes, partial(_extract_task, out=str(out.resolve()), config=config.resolved()), progress)
     extracted = time.monotonic()
-    settle_duplicates(out, sorted(parts), config)
+    settle_all(out.resolve(), list(population.sizes), config, progress)
+    timings = {"extract_s": extracted - started, "settle_s": time.monotonic() - extracted}
+    return finish(sources, out, config, population, {"resumed": resumed}, timings)
+
+
+def finish(
+    sources: Sequence[str], out: Path, config: IngestConfig, population: Population, details: Row, timings: dict[str, float]
+) -> Manifest:
+    """Count what is there, check that it balances, write the manifest, remove what only an unfinished run needs."""
+    (out / "data").mkdir(exist_ok=True)
+    before = time.monotonic()
     counts = count_artifact(out)
-    now = time.monotonic()
+    timings = timings | {"count_s": time.monotonic() - before}
+    what = {"name": "population", "fingerprint": population.fingerprint}
+    what |= {"snapshot": population.snapshot} if population.snapshot else {}
     manifest = Manifest(
         kind="pairs",
         name=out.resolve().name,
         config=config.resolved(),
-        inputs=[_describe_input(source) for source in sources] + [{"name": "population", "fingerprint": population(refs)}],
-        counts=counts,
-        timings={"extract_s": round(extracted - started, 3), "total_s": round(now - started, 3)},
-        details={"balanced": True, "parts": len(parts), "resumed": resumed},
+        inputs=[*map(_describe_input, sources), what],
+        counts=counts | (settle.decided(out) or {}),
+        timings={name: round(seconds, 3) for name, seconds in {**timings, "total_s": sum(timings.values())}.items()},
+        details={"balanced": True, "parts": len(population.sizes), **details},
     )
     write_manifest(out, manifest)
     shutil.rmtree(out / "parts", ignore_errors=True)
+    settle.clean_up(out)
     return manifest
 
 
-def population(refs: Sequence[ArticleRef]) -> str:
-    """Identity of what there is to ingest: names and sizes; a touched file is the same file."""
-    return fingerprint([[ref.kind, ref.uri, ref.size] for ref in refs])
+# ---- population
 
 
-def plan_parts(refs: Sequence[ArticleRef], per_part: int = 0) -> dict[int, list[ArticleRef]]:
-    """Articles by part: a function of the articles alone, so every machine cuts alike.
-
-    The part is a hash of the source's name without version, so copies of an article meet in one part,
-    and every part is a random sample of the articles: with rows in hash order inside, the whole is shuffled.
-    """
-    size = per_part or min(_LARGEST_PART, max(_SMALLEST_PART, len(refs) // _PARTS_WANTED))
-    number = max(1, -(-len(refs) // size))
-    parts: dict[int, list[ArticleRef]] = defaultdict(list)
-    for ref in refs:
-        key = (cloud_version(ref.name) or (ref.name,))[0]
-        parts[int.from_bytes(hashlib.sha256(str(key).encode()).digest()[:8], "big") % number].append(ref)
-    return dict(parts)
-
-
-def run_part(part: int, refs: Sequence[ArticleRef], out: Path, config: IngestConfig) -> dict[str, int]:
-    """Read, extract and write one part; plain Python, also what each Ray task does."""
-    writer = PartWriter(out, part, config)
-    for ref in refs:
-        for item in open_ref(ref, config):
-            for rows in extract(item, config):
-                writer.add(rows)
-    return writer.close()
+def _populate(sources: Sequence[str], out: Path, config: IngestConfig, progress: bool) -> tuple[Population, bool]:
+    """The frozen population of this run, and whether an earlier attempt at it goes on."""
+    _check_out(sources, out)
+    refs = discover(sources)
+    fingerprint = fingerprint_refs(refs)
+    resumed = claim_output(out, "pairs", {"config": config.resolved(), "population": fingerprint})
+    if resumed:
+        remove_torn(out)
+        if (population := read_population(out)) is not None:
+            return population, resumed
+    n_parts = number_of_parts(len(refs), config.articles_per_part)
+    return freeze(out, group(refs, n_parts), fingerprint, n_parts), resumed
 
 
-def _task(row: Row, out: str, config: Row) -> Row:
-    refs: list[ArticleRef] = pickle.loads(row["refs"])  # noqa: S301  # written a moment ago by this very run
-    return {"sources": len(refs), **run_part(int(row["part"]), refs, Path(out), IngestConfig(**config))}
+def _check_out(sources: Sequence[str], out: Path) -> None:
+    target = out.resolve()
+    for source in map(Path, sources):
+        if source.is_dir() and target.is_relative_to(source.resolve()):
+            raise UserError(f"{out}: lies inside the source {source}; name a folder outside of it")
+        if source.resolve().is_relative_to(target) and target.exists():
+            raise UserError(f"{out}: holds the source {source}; name another folder for the output")
 
 
-def _run_parts(parts: dict[int, list[ArticleRef]], out: Path, config: IngestConfig, progress: bool) -> None:
-    waiting = [part for part in sorted(parts) if not sidecar(out, part).is_file()]
-    done = sum(len(parts[part]) for part in parts) - sum(len(parts[part]) for part in waiting)
+def remove_torn(out: Path) -> None:
+    """Temporary files of a run that was killed while it wrote."""
+    for path in out.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _describe_input(source: str) -> dict[str, str]:
+    path = Path(source).resolve()
+    return {"name": path.name, "path": str(path)}
+
+
+# ---- parts
+
+
+def sidecar(out: Path, part: int) -> Path:
+    """The file whose presence says that a part is staged and gathered."""
+    return out / "parts" / f"{part_name(part)}.json"
+
+
+def extract_part(out: Path, part: int, config: IngestConfig) -> dict[str, int]:
+    """Read, extract and stage one part; plain Python, also what each Ray task does."""
+    fetched = out / "fetched" / part_name(part)
+    writer = PartWriter(out / settle.STAGED, part, config)
+    for item in open_refs(read_refs(out, part), config, fetched):
+        for rows in extract(item, config):
+            writer.add(rows)
+    counts = writer.close()
+    commit_part(out, part, counts)
+    return counts
+
+
+def commit_part(out: Path, part: int, counts: dict[str, int]) -> None:
+    """Gather what settling needs to know of a staged part, and say that it is whole."""
+    settle.gather(out, part)
+    write_atomic(sidecar(out, part), json.dumps(counts))
+    shutil.rmtree(out / "fetched" / part_name(part), ignore_errors=True)
+
+
+def _extract_task(row: Row, out: str, config: Row) -> Row:
+    return {"part": row["part"], **extract_part(Path(out), int(row["part"]), IngestConfig(**config))}
+
+
+def run_parts(out: Path, sizes: dict[int, int], task: Task, progress: bool) -> None:
+    """Run the task for each part that has no sidecar yet."""
+    waiting = [part for part in sizes if not sidecar(out, part).is_file()]
+    done = sum(sizes.values()) - sum(sizes[part] for part in waiting)
     totals = {"pairs": 0, "rejects": 0}
     with progress_bar(progress) as bar:
-        total = done + sum(len(parts[part]) for part in waiting)
-        task = bar.add_task("ingest", total=total, completed=done, note="")
-        for row in _stream(parts, waiting, out, config):
+        task_id = bar.add_task("ingest", total=sum(sizes.values()), completed=done, note="")
+        for row in spread(waiting, task):
             totals = {name: totals[name] + int(row[name]) for name in totals}
-            bar.update(task, advance=int(row["sources"]), note=f"{totals['pairs']:,} pairs, {totals['rejects']:,} rejects")
+            note = f"{totals['pairs']:,} pairs, {totals['rejects']:,} rejects"
+            bar.update(task_id, advance=sizes[int(row["part"])], note=note)
 
 
-def _stream(parts: dict[int, list[ArticleRef]], waiting: list[int], out: Path, config: IngestConfig) -> Iterator[Row]:
-    """Counts of each part as it gets done: one block and one task a part, so no more than the running parts are in memory."""
-    if not waiting:
+def spread(numbers: Sequence[int], task: Task, here: bool = False) -> Iterator[Row]:
+    """Results of a task for each number, through Ray Data, as they get done: one block and one task each, so no more than the
+    running ones are in memory. ``here``: in this process, for what takes less time than sending it away.
+
+    Raises:
+        WorkError: a task failed, or Ray did; what is done stays.
+    """
+    if here:
+        yield from (task({"part": number}) for number in numbers)
+        return
+    if not numbers:
         return
     import ray
 
     cluster.start()
     cluster.quiet_data()
-    rows = [{"part": part, "refs": pickle.dumps(parts[part])} for part in waiting]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    task = partial(_task, out=str(out), config=config.resolved())
-    mapped = dataset.map(task, num_cpus=1)
+    rows = [{"part": number} for number in numbers]
+    mapped = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task, num_cpus=1)
     try:
         yield from mapped.iter_rows()
     except (ray.exceptions.RayError, OSError) as error:
@@ -139,57 +187,37 @@ def failure(error: BaseException) -> str:
     return (named or lines or [type(error).__name__])[0][:300]
 
 
-def _check_out(sources: Sequence[str], out: Path) -> None:
-    target = out.resolve()
-    for source in map(Path, sources):
-        if source.is_dir() and target.is_relative_to(source.resolve()):
-            raise UserError(f"{out}: lies inside the source {source}; name a folder outside of it")
-        if source.resolve().is_relative_to(target) and target.exists():
-            raise UserError(f"{out}: holds the source {source}; name another folder for the output")
+# ---- settling
 
 
-def _remove_torn(out: Path) -> None:
-    """Temporary files of a run that was killed while it wrote."""
-    for path in out.rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+def settle_all(out: Path, parts: Sequence[int], config: IngestConfig, progress: bool, here: bool = False) -> None:
+    """Copies, duplicates, clusters and the split, then every part to its place; ``here``: without Ray."""
+    if settle.decided(out) is None:
+        dropped = settle.find_dropped(out)
+        _join(out, config, here)
+        settle.decide(out, dropped, config)
+    waiting = [part for part in parts if not settle.is_applied(out, part)]
+    with progress_bar(progress) as bar:
+        task_id = bar.add_task("settle", total=len(parts), completed=len(parts) - len(waiting), note="")
+        task = partial(_apply_task, out=str(out), config=config.resolved())
+        for _ in spread(waiting, task, here=here or len(waiting) < _FEW):
+            bar.advance(task_id)
 
 
-def _describe_input(source: str) -> dict[str, str]:
-    path = Path(source).resolve()
-    return {"name": path.name, "path": str(path)}
+def _join(out: Path, config: IngestConfig, here: bool) -> None:
+    """Near-duplicates, table by table of the banded join; a table is one task."""
+    if config.near_duplicate_bits < 0 or not config.verify_decode:
+        return
+    task = partial(_join_task, out=str(out), distance=config.near_duplicate_bits)
+    waiting = [table for table in range(len(TABLES)) if not settle.edges_file(out, table).is_file()]
+    for _ in spread(waiting, task, here=here or settle.n_images(out) < _SMALL_JOIN):
+        pass
 
 
-def settle_duplicates(out: Path, parts: Sequence[int], config: IngestConfig) -> None:
-    """Keep one copy of each article: the highest version, then the one with most pairs, then the first by uri.
-
-    Decided from the sidecars alone, which stay as they were, so a run that is killed here settles alike.
-    """
-    best: dict[str, Identity] = {}
-    for _, article in _identities(out, parts):
-        if (rival := best.get(article.pmcid)) is None or _rank(article) < _rank(rival):
-            best[article.pmcid] = article
-    dropped: dict[int, dict[str, Refused]] = defaultdict(dict)
-    for part, article in _identities(out, parts):
-        if (kept := best[article.pmcid]).uri != article.uri:
-            dropped[part][article.uri] = _duplicate(article, kept)
-    for part, articles in sorted(dropped.items()):
-        drop_articles(out, part, articles, config.rows_per_group)
+def _join_task(row: Row, out: str, distance: int) -> Row:
+    return {"edges": settle.join_images(Path(out), int(row["part"]), distance)}
 
 
-def _identities(out: Path, parts: Sequence[int]) -> Iterator[tuple[int, Identity]]:
-    for part in parts:
-        for values in json.loads(sidecar(out, part).read_bytes())["articles"]:
-            yield part, Identity(*values)
-
-
-def _rank(article: Identity) -> tuple[int, int, str]:
-    return (-article.version, -article.pairs, article.uri)
-
-
-def _duplicate(article: Identity, kept: Identity) -> Refused:
-    if article.version < kept.version:
-        reason, detail = Reason.SUPERSEDED_VERSION, f"version {kept.version} is there: {kept.uri}"
-    else:
-        same = "the same XML" if article.md5 == kept.md5 else "the same id"
-        reason, detail = Reason.DUPLICATE_ARTICLE, f"{same} as {kept.uri}"
-    return Refused(article.uri, reason, detail, Stage.ARTICLE, article.pmcid, article.version)
+def _apply_task(row: Row, out: str, config: Row) -> Row:
+    settle.apply(Path(out), int(row["part"]), IngestConfig(**config))
+    return {"part": row["part"]}

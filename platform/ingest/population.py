@@ -30,9 +30,8 @@ FOLDER = "population"
 _FACTS = "population.json"
 _FILE = pa.struct([pa.field("name", pa.string()), pa.field("etag", pa.string())])
 _TYPES: dict[str, pa.DataType] = {"size": pa.int64(), "files": pa.list_(_FILE)}
-_SCHEMA = pa.schema(
-    [pa.field(field.name, _TYPES.get(field.name, pa.string())) for field in fields(ArticleRef)] + [pa.field("digest", pa.string())]
-)
+_FIELDS = [*(field.name for field in fields(ArticleRef)), "digest"]
+_SCHEMA = pa.schema([pa.field(name, _TYPES.get(name, pa.string())) for name in _FIELDS])
 
 
 @dataclass(frozen=True)

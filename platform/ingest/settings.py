@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from biomedray.config import Config
+from biomedray.ingest.filters import parse_filter
+from biomedray.ingest.neardup import MAX_DISTANCE
+from biomedray.ingest.selection import Selection
 from biomedray.pixels import MAX_PIXELS
 
 _MIB = 2**20
+
+
+class FetchConfig(Config):
+    """How files come from a store; no part of a run's identity."""
+
+    store: str = "s3://pmc-oa-opendata"
+    """Where PMCIDs are looked up."""
+    endpoint: str | None = None
+    """Of an S3-compatible server other than Amazon's, such as http://127.0.0.1:9000."""
+    region: str = "us-east-1"
+    """Of the bucket."""
+    signed: bool = False
+    """Sign requests with the credentials of AWS_* in the environment or of the instance; without, buckets must be public."""
+    snapshot: str | None = None
+    """Date of the inventory (2026-11-20); the newest whole one when not given."""
+    inventory: str | None = None
+    """The folder of snapshots in the store, where it isn't inventory-reports/BUCKET/metadata."""
+    concurrency: int = Field(64, ge=1, le=1024)
+    """Requests at once, for each worker."""
+    connect_timeout_s: float = Field(10, gt=0)
+    """Longest wait for a connection."""
+    read_timeout_s: float = Field(60, gt=0)
+    """Longest wait for the next bytes."""
+    retries: int = Field(8, ge=0)
+    """Further attempts after one that brought nothing new."""
+    backoff_s: float = Field(0.5, ge=0)
+    """Wait before the first retry; it doubles each time, at random between a half and the whole of it."""
+    max_backoff_s: float = Field(60, ge=0)
+    """Longest wait; a server's Retry-After is honoured up to five times that."""
+    give_up_after: int = Field(16, ge=1)
+    """Files that fail one after the other, with no success between, before the run stops instead of rejecting everything."""
+    window_bytes: int = Field(32 * _MIB, ge=1)
+    """XML read ahead of the extraction, for each worker; its trees take some ten times that."""
 
 
 class IngestConfig(Config):
@@ -19,10 +55,14 @@ class IngestConfig(Config):
     """What reads captions from the XML; pubmed_parser is a cross-check that loses text."""
     seed: int = 0
     """Of the split: the same seed and articles give the same split."""
-    val_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the articles (not of the pairs) held out for validation."""
-    test_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the articles held out for testing."""
+    val_fraction: float = Field(0.00093, ge=0, lt=1)
+    """Share of the article clusters (not of the pairs) held out for validation; PMC-15M's is 13.6k of 14.6M."""
+    test_fraction: float = Field(0.0496, ge=0, lt=1)
+    """Share of the article clusters held out for testing; PMC-15M's is 726k of 14.6M."""
+    near_duplicate_bits: int = Field(MAX_DISTANCE, ge=-1, le=MAX_DISTANCE)
+    """Images whose perceptual hashes differ in at most so many bits are one dup_cluster; -1: only byte-identical ones."""
+    filters: tuple[str, ...] = ()
+    """Conditions like 'n_tokens >= 5'; a pair that fails one becomes a reject."""
     articles_per_part: int = Field(0, ge=0)
     """Articles a part on average, the unit of work and of resuming; 0: by the number of articles, 32 to 1024."""
     rows_per_group: int = Field(128, ge=1)
@@ -39,6 +79,24 @@ class IngestConfig(Config):
     """An archive that unpacks to more is given up: a decompression bomb."""
     max_buffer_bytes: int = Field(512 * _MIB, ge=1)
     """The most one archive may keep in memory, and the most image bytes in one Parquet file."""
+
+    @field_validator("filters")
+    @classmethod
+    def _readable(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        for text in filters:
+            parse_filter(text)
+        return filters
+
+    media: str | None = None
+    """A folder of media, by article (PMC123/, PMC123.1/) or flat, for archives and XML that have none of their own."""
+    select: Selection = Selection()
+    """Which articles are wanted, before any image is read."""
+    fetch: FetchConfig = FetchConfig()
+    """How files come from a store."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows: everything but how bytes are fetched."""
+        return {name: value for name, value in self.resolved().items() if name != "fetch"}
 
     @model_validator(mode="after")
     def _some_for_training(self) -> Self:

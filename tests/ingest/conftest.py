@@ -97,3 +97,25 @@ def make() -> object:
         media_of=media_of,
         rows_of=rows_of,
     )
+
+
+@pytest.fixture(scope="session")
+def run_here() -> Callable[..., list[int]]:
+    """A whole ingest in this process, without Ray and without a manifest; ``parts``: only stage the first so many."""
+    from biomedray.ingest.pipeline import extract_part, settle_all
+    from biomedray.ingest.population import fingerprint_refs, freeze, group, number_of_parts
+    from biomedray.ingest.settle import clean_up
+    from biomedray.ingest.sources import discover
+
+    def run(source: Path, out: Path, config: IngestConfig, parts: int | None = None) -> list[int]:
+        refs = discover([str(source)])
+        n_parts = number_of_parts(len(refs), config.articles_per_part)
+        frozen = freeze(out, group(refs, n_parts), fingerprint_refs(refs), n_parts)
+        for part in list(frozen.sizes)[:parts]:
+            extract_part(out, part, config)
+        if parts is None:
+            settle_all(out, list(frozen.sizes), config, progress=False, here=True)
+            clean_up(out)
+        return list(frozen.sizes)
+
+    return run

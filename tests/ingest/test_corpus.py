@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 
 from biomedray.corpus import generate
 from biomedray.ingest.count import count_artifact
-from biomedray.ingest.pipeline import plan_parts, run_part, settle_duplicates
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.sources import discover
 
@@ -33,16 +33,14 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Rows, Rows]:
+def result(
+    tmp_path_factory: pytest.TempPathFactory, run_here: Callable[..., list[int]]
+) -> tuple[list[dict[str, Any]], Rows, Rows]:
     """Truth lines, and pairs and rejects by source."""
     root = tmp_path_factory.mktemp("corpus")
     source, out, config = root / "corpus", root / "pairs", IngestConfig()
     generate(source, 12, seed=3, layout="mixed", broken=0.5, progress=False)
-    (out / "data").mkdir(parents=True)
-    parts = plan_parts(discover([str(source)]), 8)
-    for part, refs in parts.items():
-        run_part(part, refs, out, config)
-    settle_duplicates(out, sorted(parts), config)
+    run_here(source, out, config.model_copy(update={"articles_per_part": 8}))
     count_artifact(out)
     table = ds.dataset(sorted(map(str, (out / "data").rglob("*.parquet"))), format="parquet").to_table()
     rejects = [row for path in sorted((out / "rejects").iterdir()) for row in pq.read_table(path).to_pylist()]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,11 +26,11 @@ from biomedray.config import override
 from biomedray.errors import UserError, WorkError
 from biomedray.ingest import IngestConfig, ingest, summary_table
 from biomedray.ingest.count import count_artifact
-from biomedray.ingest.pipeline import plan_parts, population, run_part
+from biomedray.ingest.population import fingerprint_refs, group, number_of_parts
 from biomedray.ingest.sources import discover
-from biomedray.ingest.write import sidecar
 from biomedray.records import LEDGER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA
 
+RunHere = Callable[..., list[int]]
 SMALL = IngestConfig(articles_per_part=4, val_fraction=0.2, test_fraction=0.2)
 
 
@@ -40,13 +40,10 @@ def _files(out: Path) -> dict[str, str]:
     return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in tables}
 
 
-def _plain(source: Path, out: Path, config: IngestConfig, parts: int | None = None) -> dict[str, str]:
-    """The same run without Ray, or its first parts only."""
-    (out / "data").mkdir(parents=True)
-    planned = plan_parts(discover([str(source)]), config.articles_per_part)
-    for part in sorted(planned)[:parts]:
-        run_part(part, planned[part], out, config)
-    return _files(out)
+def _whole(run_here: RunHere, source: Path, tmp_path: Path) -> dict[str, str]:
+    """What a run without Ray and without interruption writes."""
+    run_here(source, tmp_path / "whole", SMALL)
+    return _files(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +80,7 @@ def source(tmp_path: Path, make: SimpleNamespace) -> Path:
 
 
 @pytest.mark.ray
-def test_artifact(source: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_artifact(source: Path, tmp_path: Path, ray_cluster: None, run_here: RunHere) -> None:
     out = tmp_path / "pairs"
     manifest = ingest([str(source)], out, SMALL, progress=False)
     assert manifest == read_manifest(out, "pairs")
@@ -100,16 +97,16 @@ def test_artifact(source: Path, tmp_path: Path, ray_cluster: None) -> None:
         assert set(pq.read_table(path, partitioning=None)["split"].to_pylist()) == {path.parent.name.removeprefix("split=")}
     assert pq.read_schema(next((out / "rejects").glob("*"))).equals(REJECT_SCHEMA)
     assert pq.read_schema(next((out / "ledger").glob("*"))).equals(LEDGER_SCHEMA)
-    assert sorted(path.name for path in out.iterdir()) == ["data", "ledger", "manifest.json", "rejects"]
-    assert _files(out) == _plain(source, tmp_path / "plain", SMALL)
+    assert sorted(path.name for path in out.iterdir()) == ["data", "ledger", "manifest.json", "population", "rejects"]
+    assert _files(out) == _whole(run_here, source, tmp_path)
     console = Console(record=True, width=100)
     console.print(summary_table(manifest))
     assert "unreadable_archive" in console.export_text()
 
 
-def test_parquet_layout(source: Path, tmp_path: Path) -> None:
+def test_parquet_layout(source: Path, tmp_path: Path, run_here: RunHere) -> None:
     config = SMALL.model_copy(update={"rows_per_group": 2, "articles_per_part": 100, "val_fraction": 0.0, "test_fraction": 0.0})
-    _plain(source, tmp_path / "out", config)
+    run_here(source, tmp_path / "out", config)
     [path] = (tmp_path / "out" / "data").rglob("*.parquet")
     metadata = pq.ParquetFile(path).metadata
     assert metadata.row_group(0).num_rows == 2
@@ -124,32 +121,33 @@ def test_parquet_layout(source: Path, tmp_path: Path) -> None:
     assert ids != sorted(ids)
 
 
-def test_a_part_with_many_bytes_becomes_several_files(source: Path, tmp_path: Path) -> None:
+def test_a_part_with_many_bytes_becomes_several_files(source: Path, tmp_path: Path, run_here: RunHere) -> None:
     config = SMALL.model_copy(update={"max_buffer_bytes": 30_000, "articles_per_part": 100})
-    names = _plain(source, tmp_path / "out", config)
+    run_here(source, tmp_path / "out", config)
+    names = _files(tmp_path / "out")
     assert any("part-00000-1.parquet" in name for name in names)
     assert count_artifact(tmp_path / "out")["pairs"] == sum(1 + i % 3 for i in range(1, 9))
 
 
 @pytest.mark.ray
-def test_resume_after_some_parts_gives_the_same_bytes(source: Path, tmp_path: Path, ray_cluster: None) -> None:
-    whole = _plain(source, tmp_path / "whole", SMALL)
+def test_resume_after_some_parts_gives_the_same_bytes(source: Path, tmp_path: Path, ray_cluster: None, run_here: RunHere) -> None:
+    whole = _whole(run_here, source, tmp_path)
     out = tmp_path / "pairs"
-    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
-    _plain(source, out, SMALL, parts=1)
-    torn = out / "data" / ".part-00001.parquet.x.tmp"
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": fingerprint_refs(discover([str(source)]))})
+    run_here(source, out, SMALL, parts=1)
+    torn = out / "staged" / "data" / ".part-00001.parquet.x.tmp"
     torn.write_bytes(b"half")
-    kept = next((out / "ledger").glob("*.parquet"))
+    kept = next((out / "staged" / "ledger").glob("*.parquet"))
     before = kept.stat().st_mtime_ns
     manifest = ingest([str(source)], out, SMALL, progress=False)
     assert _files(out) == whole
     assert manifest.details["resumed"] is True
-    assert kept.stat().st_mtime_ns == before
+    assert (out / "ledger" / kept.name).stat().st_mtime_ns == before
     assert not torn.exists()
 
 
 @pytest.mark.ray
-def test_killed_workers_are_replaced(slow_source: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_killed_workers_are_replaced(slow_source: Path, tmp_path: Path, ray_cluster: None, run_here: RunHere) -> None:
     killed: list[int] = []
     stop = threading.Event()
 
@@ -171,12 +169,12 @@ def test_killed_workers_are_replaced(slow_source: Path, tmp_path: Path, ray_clus
         stop.set()
         thread.join()
     assert killed
-    assert _files(tmp_path / "pairs") == _plain(slow_source, tmp_path / "plain", SMALL)
+    assert _files(tmp_path / "pairs") == _whole(run_here, slow_source, tmp_path)
 
 
 @pytest.mark.ray
 @pytest.mark.heavy
-def test_killed_run_resumes_with_the_same_bytes(slow_source: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_killed_run_resumes_with_the_same_bytes(slow_source: Path, tmp_path: Path, ray_cluster: None, run_here: RunHere) -> None:
     out = tmp_path / "pairs"
     code = (
         "import sys; from pathlib import Path; from biomedray.ingest import ingest, IngestConfig;"
@@ -198,7 +196,7 @@ def test_killed_run_resumes_with_the_same_bytes(slow_source: Path, tmp_path: Pat
         assert list(out.glob("parts/*.json"))
         manifest = ingest([str(slow_source)], out, SMALL, progress=False)
         assert manifest.details["resumed"] is True
-    assert _files(out) == _plain(slow_source, tmp_path / "plain", SMALL)
+    assert _files(out) == _whole(run_here, slow_source, tmp_path)
 
 
 @pytest.mark.ray
@@ -237,9 +235,9 @@ def test_articles_refused_at_discovery_reach_the_rejects_through_workers(
 @pytest.mark.ray
 def test_failing_work_is_one_line_that_names_the_cause(source: Path, tmp_path: Path, ray_cluster: None) -> None:
     out = tmp_path / "pairs"
-    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
-    (out / "ledger").write_text("a file where a folder must be")
-    with pytest.raises(WorkError, match=r"FileExistsError.*ledger.*to resume") as caught:
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": fingerprint_refs(discover([str(source)]))})
+    (out / "staged").write_text("a file where a folder must be")
+    with pytest.raises(WorkError, match=r"NotADirectoryError.*staged.*to resume") as caught:
         ingest([str(source)], out, SMALL, progress=False)
     assert "\n" not in str(caught.value)
     assert not (out / "manifest.json").exists()
@@ -280,7 +278,7 @@ def test_bad_sources_write_nothing(tmp_path: Path) -> None:
 
 def test_another_runs_parts_are_refused(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": population(discover([str(source)]))})
+    claim_output(out, "pairs", {"config": SMALL.resolved(), "population": fingerprint_refs(discover([str(source)]))})
     with pytest.raises(UserError, match="another run"):
         ingest([str(source)], out, IngestConfig(seed=1), progress=False)
 
@@ -292,9 +290,9 @@ def test_settings_are_checked() -> None:
         override(IngestConfig(), ["engine=other"])
 
 
-def test_a_ledger_that_does_not_balance_is_an_error(source: Path, tmp_path: Path) -> None:
+def test_a_ledger_that_does_not_balance_is_an_error(source: Path, tmp_path: Path, run_here: RunHere) -> None:
     out = tmp_path / "out"
-    _plain(source, out, SMALL)
+    run_here(source, out, SMALL)
     next((out / "data").rglob("*.parquet")).unlink()
     with pytest.raises(WorkError, match="ledger counts"):
         count_artifact(out)
@@ -302,14 +300,7 @@ def test_a_ledger_that_does_not_balance_is_an_error(source: Path, tmp_path: Path
 
 def test_parts_depend_on_the_articles_alone(source: Path) -> None:
     refs = discover([str(source)])
-    assert {p: [r.name for r in rs] for p, rs in plan_parts(refs, 3).items()} == {
-        p: [r.name for r in rs] for p, rs in plan_parts(list(refs), 3).items()
-    }
-    assert sum(len(part) for part in plan_parts(refs, 3).values()) == len(refs)
-    assert len(plan_parts(refs)) == 1
-
-
-def test_sidecar_is_json_with_identities(source: Path, tmp_path: Path) -> None:
-    _plain(source, tmp_path / "out", SMALL)
-    first = json.loads(next(sidecar(tmp_path / "out", 0).parent.iterdir()).read_text())
-    assert set(first) == {"counts", "articles"}
+    parts = [(part, [ref.name for ref in of_part]) for part, of_part in group(refs, 3)]
+    assert parts == [(part, [ref.name for ref in of_part]) for part, of_part in group(list(refs), 3)]
+    assert sorted(name for _, names in parts for name in names) == sorted(ref.name for ref in refs)
+    assert number_of_parts(len(refs)) == 1

@@ -1,0 +1,99 @@
+"""Near-duplicate images by their 64-bit perceptual hashes: a banded join, table by table, and the clusters that come of it.
+
+The hash is cut into five bands. Hashes that differ in at most three bits agree in at least two of them, so ten tables, one
+for each two bands, hold every such pair side by side (Manku, Jain, Das Sarma, WWW 2007). A table is one sort.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WIDTHS = (13, 13, 13, 13, 12)
+_STARTS = (0, 13, 26, 39, 52)
+TABLES = tuple(combinations(range(5), 2))
+MAX_DISTANCE = 3
+"""Bits; what the tables can find."""
+
+# Neighbours that each image is compared with in a table: all of a usual bucket, the nearest of a crowded one.
+_WINDOW = 48
+# Pictures with little in them (bits of entropy) share hashes by chance; they must agree in every bit.
+_LOW_ENTROPY = 1.5
+# The same picture in another size or compression changes these by less.
+_ASPECT, _ENTROPY, _COLOUR = 0.03, 0.7, 10.0
+
+Edges = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Distinct images as columns of one length.
+
+    ``sha``: first 64 bits of the SHA-256; ``phash``; ``shape``: natural log of width / height;
+    ``entropy`` in bits; ``colour``: colourfulness. Unknown values are NaN and agree with nothing.
+    """
+
+    sha: NDArray[np.uint64]
+    phash: NDArray[np.uint64]
+    shape: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    colour: NDArray[np.float32]
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Images:
+        """The images at these positions."""
+        return Images(self.sha[index], self.phash[index], self.shape[index], self.entropy[index], self.colour[index])
+
+
+def distinct(images: Images) -> Images:
+    """Each image once; byte-identical ones have the same columns."""
+    return images.take(np.unique(images.sha, return_index=True)[1])
+
+
+def table_edges(images: Images, table: tuple[int, int], distance: int) -> Edges:
+    """Pairs of near-duplicates (by ``sha``) that agree in the table's two bands and in at most ``distance`` bits differ."""
+    key = _key(images.phash, table)
+    order = np.lexsort((images.shape, images.phash, key))
+    images, key = images.take(order), key[order]
+    left: list[NDArray[np.uint64]] = []
+    right: list[NDArray[np.uint64]] = []
+    for step in range(1, min(_WINDOW, len(key) - 1) + 1):
+        near = np.flatnonzero(key[:-step] == key[step:])
+        if not near.size:
+            break
+        same = near[_alike(images.take(near), images.take(near + step), distance)]
+        left.append(images.sha[same])
+        right.append(images.sha[same + step])
+    empty = np.empty(0, np.uint64)
+    return np.concatenate([empty, *left]), np.concatenate([empty, *right])
+
+
+def clusters(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Members and, for each, its cluster: the smallest member that edges connect it with. Members are sorted."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    nodes, index = np.unique(np.concatenate([left, right]), return_inverse=True)
+    if not nodes.size:
+        return nodes, nodes
+    n = len(nodes)
+    graph = coo_array((np.ones(len(left), bool), (index[: len(left)], index[len(left) :])), (n, n))
+    _, label = connected_components(graph, directed=False)
+    # Nodes are sorted, so the first of each label is the smallest.
+    _, first = np.unique(label, return_index=True)
+    return nodes, nodes[first[label]]
+
+
+def _key(phash: NDArray[np.uint64], table: tuple[int, int]) -> NDArray[np.uint64]:
+    a, b = ((phash >> np.uint64(_STARTS[band])) & np.uint64((1 << _WIDTHS[band]) - 1) for band in table)
+    return (a << np.uint64(13)) | b
+
+
+def _alike(one: Images, other: Images, distance: int) -> NDArray[np.bool_]:
+    bits = np.bitwise_count(one.phash ^ other.phash)
+    limit = np.where(np.minimum(one.entropy, other.entropy) < _LOW_ENTROPY, 0, distance)
+    close = (np.abs(one.shape - other.shape) <= _ASPECT) & (np.abs(one.entropy - other.entropy) <= _ENTROPY)
+    found: NDArray[np.bool_] = (bits <= limit) & close & (np.abs(one.colour - other.colour) <= _COLOUR)
+    return found
