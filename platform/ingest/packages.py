@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import posixpath
 import tarfile
@@ -16,22 +15,22 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from biomedray.ingest.images import RASTER_SUFFIXES, Media
+from biomedray.ingest.jats import ArticleTree
+from biomedray.ingest.record import local_record
+from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, stem
+from biomedray.ingest.staging import Staging
 from biomedray.records import Reason, Stage
 
 # What the decompressors and tarfile raise on damaged archives.
 _ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
 _MAX_LISTED = 50_000
-_GATES = (
-    ("is_retracted", True, Reason.RETRACTED),
-    ("is_historical_ocr", True, Reason.HISTORICAL_OCR),
-    ("is_pmc_openaccess", False, Reason.NOT_OPEN_ACCESS),
-)
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ class Package:
     pmid: str | None = None
     doi: str | None = None
     flags: tuple[str, ...] = ()
+    trees: list[ArticleTree] | None = None
+    """The parsed XML, where it had to be looked into already."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,20 @@ class Refused:
     version: int | None = None
 
 
-def open_refs(refs: Iterable[ArticleRef], config: IngestConfig, staging: Path) -> Iterator[Package | Refused]:  # noqa: ARG001  # for what is fetched
-    """The articles of a part's references, in their order; ``staging`` keeps what was fetched until the part is committed."""
-    for ref in refs:
-        yield from open_ref(ref, config)
+def open_refs(refs: Iterable[ArticleRef], config: IngestConfig, staging: Path) -> Iterator[Package | Refused]:
+    """The articles of a part's references, in their order; ``staging`` keeps what was fetched until the part is committed.
+
+    Raises:
+        StoreDownError: a store doesn't answer; nothing is said of its articles.
+    """
+    for cloud, some in groupby(refs, key=lambda ref: ref.kind == "cloud"):
+        if cloud:
+            from biomedray.ingest.cloud import open_cloud
+
+            yield from open_cloud(list(some), config, Staging(staging))
+        else:
+            for ref in some:
+                yield from open_ref(ref, config)
 
 
 def open_ref(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
@@ -94,12 +105,11 @@ def _open_file(ref: ArticleRef, config: IngestConfig) -> Package | Refused:
     path = Path(ref.path)
     pmcid, version = cloud_version(ref.name) or (None, None)
     try:
-        metadata = _read_metadata(path, ref.name) if pmcid else {}
+        record = local_record(path, ref.name) if pmcid else None
     except ValueError as error:
         return Refused(ref.uri, Reason.BAD_METADATA, f"{ref.name}.json: {error}", Stage.ARTICLE, pmcid, version)
-    for key, bad, reason in _GATES:
-        if metadata.get(key) is bad:
-            return Refused(ref.uri, reason, f"{key} is {str(bad).lower()} in {ref.name}.json", Stage.ARTICLE, pmcid, version)
+    if record is not None and (refusal := refused_by_record(record, ref.name, config.select)):
+        return Refused(ref.uri, *refusal, Stage.ARTICLE, pmcid, version)
     if path.stat().st_size > config.max_xml_bytes:
         detail = f"{path.stat().st_size} bytes, the limit is {config.max_xml_bytes}"
         return Refused(ref.uri, Reason.XML_TOO_LARGE, detail, Stage.ARTICLE, pmcid, version)
@@ -113,40 +123,11 @@ def _open_file(ref: ArticleRef, config: IngestConfig) -> Package | Refused:
         xml=xml,
         media=_folder_media(str(path.parent), config.max_image_bytes),
         version=version,
-        license_code=_text(metadata.get("license_code")),
-        pmid=_text(metadata.get("pmid")) or ref.pmid,
-        doi=_text(metadata.get("doi")),
-        flags=("no_metadata",) if pmcid and not metadata else (),
+        license_code=record.license_code if record else None,
+        pmid=(record.pmid if record else None) or ref.pmid,
+        doi=record.doi if record else None,
+        flags=("no_metadata",) if pmcid and record is None else (),
     )
-
-
-def _read_metadata(xml: Path, name: str) -> dict[str, Any]:
-    """The cloud layout's JSON beside the article or in the mirror ``metadata/``; {} where there is none.
-
-    Raises:
-        ValueError: it is damaged: the article's rights are unknown.
-    """
-    for path in (xml.parent / f"{name}.json", xml.parent.parent / "metadata" / f"{name}.json"):
-        if path.is_file():
-            return _parse_metadata(path)
-    return {}
-
-
-def _parse_metadata(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, RecursionError) as error:
-        raise ValueError(type(error).__name__) from None
-    if not isinstance(value, dict):
-        raise ValueError("a JSON object is wanted")  # noqa: TRY004  # the file's content is off, not a caller's argument
-    for key, *_ in _GATES:
-        if not isinstance(value.get(key), bool | None):
-            raise ValueError(f"{key} is neither true nor false")  # noqa: TRY004  # same
-    return value
-
-
-def _text(value: Any) -> str | None:
-    return str(value).strip() or None if isinstance(value, str | int) else None
 
 
 @lru_cache(maxsize=4)

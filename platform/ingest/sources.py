@@ -174,7 +174,7 @@ def _cloud_ref(folder: Path, uri: str, files: list[str]) -> ArticleRef:
     if name in files:
         return replace(_checked(_link_aware(folder.parent, folder / name, uri)), name=folder.name)
     ref = ArticleRef("xml", str(folder), uri, folder.name, 0)
-    return replace(ref, problem=Reason.NO_ARTICLE_XML, detail=f"the folder holds no {name}")
+    return replace(ref, problem=Reason.NO_ARTICLE_XML, detail=f"there is no {name}")
 
 
 def _read_list(path: Path) -> list[ArticleRef]:

@@ -11,9 +11,13 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+
+from biomedray.errors import WorkError
 
 _BLOCK = 2**20
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -53,7 +57,8 @@ class Staging:
         """Where the bytes of a file go until they are all there."""
         name = _name(url, md5)
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._seen.discard(name)
         return Partial(path, md5, self._seen)
 
@@ -76,6 +81,17 @@ def md5_of(path: Path) -> hashlib._Hash:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
 
 
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """A full or failing disk is no fault of the files fetched: the run stops."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(
+            f"{path.parent}: cannot be written: {error.strerror}; mend that, then start the same command again to resume"
+        ) from error
+
+
 class Partial:
     """A file that is being fetched: how much of it is there, and its MD5 so far.
 
@@ -85,7 +101,8 @@ class Partial:
     def __init__(self, path: Path, md5: str, seen: set[str]) -> None:
         self._target, self._md5, self._seen = path, md5, seen
         self._path = path.with_name(f"{path.name}.partial")
-        self._file = self._open()
+        with _disk(path):
+            self._file = self._open()
         self._digest = md5_of(self._path) if md5 else hashlib.md5(usedforsecurity=False)
         self.size = self._file.seek(0, os.SEEK_END)
         if not md5:
@@ -112,7 +129,8 @@ class Partial:
 
     def write(self, data: bytes) -> None:
         """Append."""
-        self._file.write(data)
+        with _disk(self._path):
+            self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
 
@@ -133,7 +151,8 @@ class Partial:
             size = self.size
             self.restart()
             raise MismatchError(f"{size} bytes with MD5 {found}, {wanted} was promised")
-        self._file.flush()
-        self._path.replace(self._target)
+        with _disk(self._path):
+            self._file.flush()
+            self._path.replace(self._target)
         self._seen.add(self._target.name)
         return self._target
