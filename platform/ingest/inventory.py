@@ -63,7 +63,23 @@ class Inventory:
     """Of these files; None where the inventory has no sizes."""
     address: str
     folder: Path
+    n_wanted: int
+    """Article versions without those that a newer one supersedes."""
     all_versions: bool = False
+
+    def sample(self, size: int, seed: int) -> list[ArticleRef]:
+        """Some of the wanted references, in random order, the same for the same seed."""
+        mix = np.uint64(part_of(f"sample {seed}", 2**64))
+        best = _ROWS.empty_table().append_column("order", pa.array([], pa.uint64()))
+        for path in _files(self.folder / "buckets"):
+            rows = _read(path)
+            # Multiplied by an odd number, since articles with alike hashes would else stay together.
+            order = (rows["hash"].to_numpy() ^ mix) * np.uint64(0x9E3779B97F4A7C15)
+            rows = pa.concat_tables([best, rows.append_column("order", pa.array(order))])
+            firsts = np.unique(rows["order"].to_numpy())[:size]
+            best = rows.filter(pc.is_in(rows["order"], pa.array(firsts)))
+        best = best.sort_by([(name, "ascending") for name in ("order", "version", "file")])
+        return [ref for ref in _refs(best, self) if ref.problem is None]
 
     def groups(self, n_parts: int) -> Iterator[tuple[int, list[ArticleRef]]]:
         """The references by part, parts in ascending order and references by uri; in memory is one range of parts."""
@@ -124,12 +140,13 @@ def read_inventory(source: str, config: IngestConfig, work: Path, progress: bool
     else:
         snapshot = _fetch(address, config.fetch, Staging(folder / "shards"))
         _spill(_rows(snapshot, wanted, progress), folder / "buckets", _BUCKETS, _bucket_of)
-    digest, n_articles, n_files, n_bytes = _settle(folder / "buckets")
+    digest, n_articles, n_newest, n_files, n_bytes = _settle(folder / "buckets")
     if not n_articles:
         what = f"none of the {len(wanted)} articles asked for" if wanted else "no article"
         raise UserError(f"{address}: {what} is in the inventory {snapshot.name if snapshot else ''}")
     name = snapshot.name if snapshot else "named versions"
-    return Inventory(name, digest, n_articles, n_files, n_bytes, address, folder, config.select.all_versions)
+    every = config.select.all_versions
+    return Inventory(name, digest, n_articles, n_files, n_bytes, address, folder, n_articles if every else n_newest, every)
 
 
 def _ids(source: str) -> tuple[str, ...]:
@@ -288,10 +305,10 @@ def _read(path: Path) -> pa.Table:
         return reader.read_all()
 
 
-def _settle(folder: Path) -> tuple[str, int, int, int | None]:
-    """Each bucket sorted, every file once; the digest of all, and how many versions, files and bytes there are."""
+def _settle(folder: Path) -> tuple[str, int, int, int, int | None]:
+    """Each bucket sorted, every file once; the digest of all, and how many versions, articles, files and bytes there are."""
     digest = hashlib.sha256()
-    n_articles = n_files = n_bytes = 0
+    n_articles = n_newest = n_files = n_bytes = 0
     sized = True
     for path in _files(folder):
         rows = _read(path).sort_by([(name, "ascending") for name in ("hash", "number", "version", "file", "etag")])
@@ -301,10 +318,11 @@ def _settle(folder: Path) -> tuple[str, int, int, int | None]:
         for name in ("number", "version", "file", "etag"):
             digest.update("\n".join(map(str, rows[name].to_pylist())).encode())
         n_articles += rows.group_by(["number", "version"]).aggregate([]).num_rows
+        n_newest += len(pc.unique(rows["number"]))
         n_files += rows.num_rows
         sized = sized and rows["size"].null_count == 0
         n_bytes += pc.sum(rows["size"]).as_py() or 0
-    return digest.hexdigest(), n_articles, n_files, n_bytes if sized else None
+    return digest.hexdigest(), n_articles, n_newest, n_files, n_bytes if sized else None
 
 
 def _first_of(rows: pa.Table) -> pa.Array:

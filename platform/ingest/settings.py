@@ -48,6 +48,31 @@ class FetchConfig(Config):
     """XML read ahead of the extraction, for each worker; its trees take some ten times that."""
 
 
+class PlanConfig(Config):
+    """What a plan counts with; machine and prices are those of one common cloud machine, in dollars: put in yours."""
+
+    sample: int = Field(400, ge=1)
+    """Records looked at."""
+    sample_sizes: int = Field(100, ge=1)
+    """Articles of the sample whose files' sizes are asked for."""
+    seed: int = 0
+    """Of the sample."""
+    cores_per_node: int = Field(16, ge=1)
+    """Of one machine."""
+    cpu_s_per_article: float = Field(0.05, gt=0)
+    """Core-seconds to parse an article, to check its pictures and to write its rows."""
+    requests_per_s: float = Field(600, gt=0)
+    """Of one machine: about 64 at once at 0.1 s each."""
+    mb_per_s: float = Field(200, gt=0)
+    """Of one machine."""
+    price_per_node_hour: float = Field(0.81, ge=0)
+    """Of one machine with 16 cores and 64 GB."""
+    price_per_million_requests: float = Field(0, ge=0)
+    """PMC's bucket is public and charges nothing; a bucket of one's own costs 0.4."""
+    price_per_gb: float = Field(0, ge=0)
+    """Nothing out of PMC's bucket; other ways out of a cloud cost about 0.09."""
+
+
 class IngestConfig(Config):
     """How articles become pairs; the resolved values land in the manifest."""
 
@@ -94,9 +119,12 @@ class IngestConfig(Config):
     fetch: FetchConfig = FetchConfig()
     """How files come from a store."""
 
+    plan: PlanConfig = PlanConfig()
+    """Rates and prices of ``--plan``."""
+
     def identity(self) -> dict[str, Any]:
-        """What decides the rows: everything but how bytes are fetched."""
-        return {name: value for name, value in self.resolved().items() if name != "fetch"}
+        """What decides the rows: everything but how bytes are fetched and what a plan counts with."""
+        return {name: value for name, value in self.resolved().items() if name not in ("fetch", "plan")}
 
     @model_validator(mode="after")
     def _some_for_training(self) -> Self:
