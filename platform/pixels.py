@@ -1,40 +1,61 @@
 r"""Untrusted image bytes to RGB pixels: one decoder for ingest, training, evaluation and serving.
 
 bytes -> magic -> header (area bound, nothing decoded) -> strict decode -> EXIF turn -> 8-bit RGB
-                                              \-> cut-off file: tolerant retry, flag "truncated"
+                                             \-> damaged file: tolerant retry, flag "truncated" or "damaged"
+
+JPEG goes through simplejpeg: it reports every warning of libjpeg (Pillow is silent about damage inside a scan)
+and decodes at any eighth of the size. Everything else, and the JPEG that simplejpeg refuses, goes through Pillow.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+import simplejpeg
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from biomedray.frames import gif_frames, tiff_frames
 from biomedray.records import Reason
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
 
-_TOLERANT_LOCK = threading.Lock()
-_HIGH_DEPTH = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-# What Pillow's decoders raise on damaged input, as far as fuzzing has shown.
-_DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    MemoryError,
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"BM", "BMP"),
 )
+_HIGH_DEPTH = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+# A progressive JPEG has about ten scans, each a pass over the whole area; hostile ones have thousands.
+_MAX_SCANS = 100
+_MAX_SCANNED = 4_000_000_000
+_SCAN_BYTES = 10
+_STRIP_PIXELS = 4_000_000
+_SAMPLE_PIXELS = 1_000_000
+_TOLERANT_LOCK = threading.Lock()
 
 
 class PixelError(ValueError):
@@ -47,129 +68,258 @@ class PixelError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What the file says of itself before any pixel is decoded."""
+    """What the file says of itself before any pixel is decoded; ``high_depth``: more than 8 bits a sample."""
 
     format: str
     width: int
     height: int
     mode: str
     frames: int
+    orientation: int = 1
+    high_depth: bool = False
+    alpha: bool = False
+
+
+def sniff(data: bytes) -> str | None:
+    """The one of FORMATS that the magic bytes name, whatever the file's name says."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
 def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """The header of an image, found by its magic bytes whatever its name says.
 
     Raises:
-        PixelError: empty, not one of FORMATS, or larger than ``max_pixels``.
+        PixelError: empty, not one of FORMATS, damaged, or larger than ``max_pixels``.
     """
-    with _open(data, max_pixels) as image:
-        return _header(image)
+    image, header, _ = _open_leniently(data, max_pixels)
+    image.close()
+    return header
 
 
 def decode(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, list[str]]:
-    """Pixels as an 8-bit RGB image, and flags for what had to be done to get them.
+    """Pixels as an 8-bit RGB image, and flags for what had to be done to get them; as ``examine``."""
+    _, image, flags = examine(data, short_side, max_pixels)
+    return image, flags
+
+
+def examine(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Header, Image.Image, list[str]]:
+    """Header, pixels as an 8-bit RGB image, and flags for what had to be done to get them.
 
     ``short_side`` allows a JPEG to be decoded at a fraction of its size, never smaller than this
-    many pixels on its short side. High-depth images are windowed between their 0.5th and 99.5th
-    percentile, transparency is laid on white, the first frame of several is taken.
+    many pixels on its short side. Grey images of high depth are windowed between their 0.5th and 99.5th
+    percentile (of every n-th pixel, about a million of them), colour ones give their high byte; transparency
+    is laid on white, the first frame of several is taken.
 
-    Flags: truncated, exif_rotated, cmyk, high_depth, alpha, palette, multi_frame.
+    Flags: truncated (cut off or damaged, decoded as far as it goes), damaged (a JPEG with errors inside
+    that decodes to its end), exif_rotated, cmyk, lab, ycbcr, hsv, high_depth, alpha, palette, multi_frame.
 
     Raises:
         PixelError: as ``read_header``, or nothing can be decoded.
     """
+    image, header, tolerant = _open_leniently(data, max_pixels)
     flags: list[str] = []
     try:
-        image = _load(data, short_side, max_pixels)
+        pixels = _fast_jpeg(data, image, short_side) if header.format == "JPEG" else None
+        if pixels is None:
+            image, truncated = _load_leniently(data, image, header, short_side, tolerant)
+            damaged = header.format == "JPEG" and header.mode in ("RGB", "L")
+            flags += ["truncated"] if truncated else ["damaged"] if damaged else []
+            pixels = image
+        return header, _to_rgb(pixels, header, flags), flags
+    except PixelError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever a decoder raises on untrusted bytes is the file's fault
+        raise PixelError(Reason.UNDECODABLE, _line(error)) from None
+    finally:
+        image.close()
+
+
+# ---- header
+
+
+def _open_leniently(data: bytes, max_pixels: int) -> tuple[Image.Image, Header, bool]:
+    """The opened image, its header, and whether it could only be opened tolerantly (a bad checksum, an oversized text chunk)."""
+    try:
+        image, tolerant = _open(data, max_pixels), False
     except PixelError as error:
         if error.reason is not Reason.UNDECODABLE:
             raise
-        image = _load_tolerant(data, short_side, max_pixels)
-        flags.append("truncated")
-    with image:
-        return _to_rgb(image, flags), flags
+        with _tolerance():
+            image, tolerant = _open(data, max_pixels), True
+    return image, _header(data, image), tolerant
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
+    kind = sniff(data)
     if not data:
         raise PixelError(Reason.EMPTY_IMAGE, "0 bytes")
+    if kind is None:
+        raise PixelError(Reason.UNSUPPORTED_FORMAT, f"not one of {', '.join(FORMATS)}: starts with {data[:8]!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError as error:
         raise PixelError(Reason.IMAGE_TOO_LARGE, str(error)) from None
     except UnidentifiedImageError:
-        raise PixelError(Reason.UNSUPPORTED_FORMAT, f"not one of {', '.join(FORMATS)}: starts with {data[:8]!r}") from None
-    except _DECODE_ERRORS as error:
+        raise PixelError(Reason.UNDECODABLE, f"the header of this {kind} is damaged or of a kind that can't be read") from None
+    except Exception as error:  # noqa: BLE001  # as in examine
         raise PixelError(Reason.UNDECODABLE, _line(error)) from None
-    if image.width * image.height > max_pixels:
+    problem = _too_large(data, image, max_pixels)
+    if problem:
         image.close()
-        raise PixelError(Reason.IMAGE_TOO_LARGE, f"{image.width} x {image.height} pixels, the limit is {max_pixels}")
+        raise PixelError(Reason.IMAGE_TOO_LARGE, problem)
     return image
 
 
-def _header(image: Image.Image) -> Header:
+def _too_large(data: bytes, image: Image.Image, max_pixels: int) -> str | None:
+    area = image.width * image.height
+    if area > max_pixels:
+        return f"{image.width} x {image.height} pixels, the limit is {max_pixels}"
+    if image.format in ("JPEG", "MPO") and area * len(data) > _MAX_SCANNED * _SCAN_BYTES:
+        scans = data.count(b"\xff\xda")
+        if scans > _MAX_SCANS and scans * area > _MAX_SCANNED:
+            return f"{scans} scans of {image.width} x {image.height} pixels"
+    return None
+
+
+def _header(data: bytes, image: Image.Image) -> Header:
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    alpha = image.mode in _ALPHA or "transparency" in image.info
+    deep, turn = _is_deep(data, image), _orientation(image)
+    return Header(kind, image.width, image.height, image.mode, _frames(data, image), turn, deep, alpha)
+
+
+def _frames(data: bytes, image: Image.Image) -> int:
+    if image.format == "GIF":
+        return gif_frames(data)
+    if image.format == "TIFF":
+        return tiff_frames(data)
+    return int(getattr(image, "n_frames", 1))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or it can't be read."""
+    value: object = 1
+    with suppress(Exception):
+        value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _is_deep(data: bytes, image: Image.Image) -> bool:
+    """Pillow reads 16-bit colour as its high byte and says nothing."""
+    if image.mode in _HIGH_DEPTH:
+        return True
+    if image.format == "PNG":
+        return data[24:25] == b"\x10"
+    bits = getattr(image, "tag_v2", {}).get(258, ()) if image.format == "TIFF" else ()
+    return any(isinstance(number, int) and number > 8 for number in (bits if isinstance(bits, tuple) else (bits,)))
+
+
+# ---- pixels
+
+
+def _fast_jpeg(data: bytes, image: Image.Image, short_side: int | None) -> Image.Image | None:
+    """A grey or RGB JPEG without a single complaint of libjpeg; None where Pillow has to look at it."""
+    if image.mode not in ("RGB", "L"):
+        return None
     try:
-        frames = int(getattr(image, "n_frames", 1))
-    except _DECODE_ERRORS:
-        frames = 1
-    return Header(str(image.format), image.width, image.height, image.mode, frames)
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != image.size:
+            return None
+        side = short_side or 0
+        space = "GRAY" if image.mode == "L" else "RGB"
+        array = simplejpeg.decode_jpeg(data, space, min_height=side, min_width=side)
+    except (ValueError, MemoryError):
+        return None
+    return Image.fromarray(array[:, :, 0] if space == "GRAY" else array)
 
 
-def _load(data: bytes, short_side: int | None, max_pixels: int) -> Image.Image:
-    image = _open(data, max_pixels)
-    try:
-        if short_side is not None and image.format == "JPEG" and image.mode in ("RGB", "L"):
-            scale = max(1.0, min(image.width, image.height) / short_side)
-            image.draft(image.mode, (int(image.width / scale), int(image.height / scale)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-    except _DECODE_ERRORS as error:
-        image.close()
-        raise PixelError(Reason.UNDECODABLE, _line(error)) from None
-    return image
+def _load_leniently(
+    data: bytes, image: Image.Image, header: Header, short_side: int | None, tolerant: bool
+) -> tuple[Image.Image, bool]:
+    """The image with its pixels loaded, and whether that needed tolerance."""
+    if not tolerant:
+        try:
+            _load(image, header, short_side)
+            return image, False
+        except Exception:  # noqa: BLE001, S110  # as in examine: damaged, so once more, tolerantly
+            pass
+    image.close()
+    with _tolerance():
+        again = _open(data, header.width * header.height)
+        _load(again, header, short_side)
+    return again, True
 
 
-def _load_tolerant(data: bytes, short_side: int | None, max_pixels: int) -> Image.Image:
-    """Decode a cut-off file as far as it goes. Pillow's switch is global, so it is put back, one thread at a time."""
+def _load(image: Image.Image, header: Header, short_side: int | None) -> None:
+    if short_side and header.format == "JPEG":
+        scale = max(1.0, min(image.size) / short_side)
+        image.draft(image.mode, (int(image.width / scale), int(image.height / scale)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image.load()
+
+
+@contextmanager
+def _tolerance() -> Iterator[None]:
+    """Pillow decodes a cut-off file as far as it goes. Its switch is global, so it is put back, one thread at a time."""
     with _TOLERANT_LOCK:
         before = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:
-            return _load(data, short_side, max_pixels)
+            yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _to_rgb(image: Image.Image, flags: list[str]) -> Image.Image:
-    if _header(image).frames > 1:
+def _to_rgb(image: Image.Image, header: Header, flags: list[str]) -> Image.Image:
+    if header.frames > 1:
         flags.append("multi_frame")
-    if image.getexif().get(0x0112, 1) not in (0, 1):
+    if header.orientation != 1:
         flags.append("exif_rotated")
-        image = ImageOps.exif_transpose(image)
-    if image.mode in _HIGH_DEPTH:
+        if header.format != "TIFF":  # Pillow has turned a TIFF already
+            image = image.transpose(_TURNS[header.orientation])
+    if header.high_depth:
         flags.append("high_depth")
+    if image.mode in _HIGH_DEPTH:
         return _window(image)
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         flags.append(image.mode.lower())
     elif image.mode in ("P", "PA"):
         flags.append("palette")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in _ALPHA or "transparency" in image.info:
         flags.append("alpha")
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+        return _on_white(image)
+    return image if image.mode == "RGB" and type(image) is Image.Image else image.convert("RGB")
+
+
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover the picture from top to bottom: whole copies of a large one would add up."""
+    width, height = size
+    rows = max(1, _STRIP_PIXELS // max(width, 1))
+    return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    result = Image.new("RGB", image.size)
+    for box in _strips(image.size):
+        layer = image.crop(box).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return result
 
 
 def _window(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    finite = values[np.isfinite(values)]
+    values = np.asarray(image)
+    sample = values.reshape(-1)[:: max(1, values.size // _SAMPLE_PIXELS)].astype(np.float32)
+    finite = sample[np.isfinite(sample)]
     low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
-    scaled = np.clip((values - low) / max(float(high - low), 1e-6), 0, 1)
-    grey = np.nan_to_num(scaled * 255).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for _, top, _, bottom in _strips(image.size):
+        scaled = (values[top:bottom].astype(np.float32) - low) / max(float(high - low), 1e-6)
+        grey[top:bottom] = np.nan_to_num(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 
 

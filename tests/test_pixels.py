@@ -41,7 +41,7 @@ def test_every_format_by_its_magic(kind):
         (b"", Reason.EMPTY_IMAGE),
         (b"<html>404 not found</html>", Reason.UNSUPPORTED_FORMAT),
         (b"%PDF-1.4 ...", Reason.UNSUPPORTED_FORMAT),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, Reason.UNSUPPORTED_FORMAT),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, Reason.UNDECODABLE),
     ],
 )
 def test_what_is_no_image_says_so(data, reason):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias, cast
 from urllib.parse import unquote
 
 from PIL import Image
 
+from biomedray.ingest.copies import decodable_copy
+from biomedray.ingest.quality import Quality, measure
 from biomedray.ingest.settings import IngestConfig
-from biomedray.pixels import Header, PixelError, decode, read_header
+from biomedray.pixels import Header, PixelError, examine, read_header
 from biomedray.records import Reason
 
 # In order of preference where a figure's file is there in several formats.
@@ -40,8 +43,10 @@ class FigureImage:
     mode: str
     frames: int
     sha256: str
-    phash: str | None
     flags: tuple[str, ...]
+    quality: Quality
+    copy: bytes | None
+    """The picture as PNG or JPEG where other programs can't read the original; see copies.py."""
 
 
 class ImageError(ValueError):
@@ -152,27 +157,44 @@ def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
     Raises:
         PixelError: not an image, too large, a thumbnail, undecodable or blank.
     """
+    header, pixels, flags, quality = _look(data, config) if config.verify_decode else _glance(data, config)
+    if _lies(name, header.format):
+        flags = ["format_mismatch", *flags]
+    return FigureImage(
+        name=name,
+        data=data,
+        format=header.format.lower(),
+        width=header.width,
+        height=header.height,
+        mode=header.mode,
+        frames=header.frames,
+        sha256=hashlib.sha256(data).hexdigest(),
+        flags=tuple(flags),
+        quality=quality,
+        copy=decodable_copy(data, header, pixels, config.max_pixels),
+    )
+
+
+Look: TypeAlias = tuple[Header, Image.Image | None, list[str], Quality]
+
+
+def _glance(data: bytes, config: IngestConfig) -> Look:
+    """The header alone."""
     header = read_header(data, config.max_pixels)
     _check_size(header)
-    flags = ["format_mismatch"] if _lies(name, header.format) else []
-    phash = None
-    if config.verify_decode:
-        pixels, decode_flags = decode(data, _SCALED_SIDE, config.max_pixels)
-        with pixels:
-            flags += decode_flags
-            if all(high - low <= _BLANK_RANGE for low, high in _bands(pixels.getextrema())):
-                raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {header.width} x {header.height} pixels")
-            phash = perceptual_hash(pixels)
-    sha256 = hashlib.sha256(data).hexdigest()
-    size = (header.width, header.height)
-    return FigureImage(name, data, header.format.lower(), *size, header.mode, header.frames, sha256, phash, tuple(flags))
+    return header, None, [], Quality()
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """The 64-bit DCT hash (imagehash.phash) as 16 hex digits: alike images differ in few bits."""
-    import imagehash
-
-    return str(imagehash.phash(image))
+def _look(data: bytes, config: IngestConfig) -> Look:
+    """The one decode of an image: scaled, strict first."""
+    header, pixels, flags = examine(data, _SCALED_SIDE, config.max_pixels)
+    _check_size(header)
+    if _is_blank(pixels):
+        size = f"{header.width} x {header.height} pixels"
+        if "truncated" in flags:
+            raise PixelError(Reason.UNDECODABLE, f"cut off or damaged before the first of {size}")
+        raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {size}")
+    return header, pixels, flags, measure(pixels)
 
 
 def _check_size(header: Header) -> None:
@@ -182,11 +204,16 @@ def _check_size(header: Header) -> None:
         raise PixelError(Reason.THUMBNAIL_ONLY, f"a GIF of {header.width} x {header.height} pixels, and nothing better beside it")
 
 
-def _bands(extrema: object) -> Iterator[tuple[float, float]]:
-    bands: Iterable[object] = extrema if isinstance(extrema, tuple) and isinstance(extrema[0], tuple) else (extrema,)
-    for band in bands:
-        assert isinstance(band, tuple)
-        yield float(band[0]), float(band[1])
+def _is_blank(pixels: Image.Image) -> bool:
+    """Whether no colour band spans more than _BLANK_RANGE; grey, their mean, is looked at first, for speed."""
+    (low, high), *_ = _spans(pixels.convert("L"))
+    return high - low <= _BLANK_RANGE + 1 and all(high - low <= _BLANK_RANGE for low, high in _spans(pixels))
+
+
+def _spans(pixels: Image.Image) -> list[tuple[int, int]]:
+    """Lowest and highest value of each band."""
+    bands = [pixels] if pixels.mode == "L" else pixels.split()
+    return [cast("tuple[int, int]", band.getextrema()) for band in bands]
 
 
 def _lies(name: str, format_: str) -> bool:

@@ -122,7 +122,7 @@ def test_original_bytes_and_facts_are_kept(make: SimpleNamespace) -> None:
     assert image.data == data
     assert (image.format, image.width, image.height) == ("png", 60, 40)
     assert image.flags == ("format_mismatch",)
-    assert len(image.phash or "") == 16
+    assert len(image.quality.phash or "") == 16
 
 
 def test_truncated_image_is_kept_with_a_flag(make: SimpleNamespace) -> None:
@@ -136,7 +136,7 @@ def test_perceptual_hash_survives_scaling() -> None:
     for side in (512, 300):
         out = io.BytesIO()
         gradient.resize((side, side)).save(out, "JPEG")
-        hashes.append(int(inspect_image("g.jpg", out.getvalue(), CONFIG).phash or "", 16))
+        hashes.append(int(inspect_image("g.jpg", out.getvalue(), CONFIG).quality.phash or "", 16))
     assert (hashes[0] ^ hashes[1]).bit_count() <= 6
 
 
