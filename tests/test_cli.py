@@ -68,6 +68,10 @@ BAD = [
     ("inspect missing", "no such folder"),
     ("report pairs", "biomedray report"),
     ("report letters out.html", "not a"),
+    ("export pairs out --format jsonl --where colour==3", "no column 'colour'"),
+    ("export pairs out --format jsonl --set rows=3", "no such setting"),
+    ("export pairs letters --format card", "not empty"),
+    ("export corpus out --format card", "a corpus artifact, but a pairs artifact is wanted"),
     ("demo --out letters", "not empty"),
     ("demo --out out --articles missing", "missing: no such"),
 ]
@@ -85,13 +89,25 @@ def test_bad_input_is_one_line_and_exit_code_2(place, monkeypatch, capfd, comman
     assert tree(place) == before
 
 
-@pytest.mark.parametrize("command", ["", "corpus x --layout ftp", "corpus x --articles none", "train", "sing"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "corpus x --layout ftp",
+        "corpus x --articles none",
+        "train",
+        "sing",
+        "export pairs out",
+        "export pairs out --format tfrecord",
+    ],
+)
 def test_usage_errors_are_exit_code_2(place, monkeypatch, capfd, command):
     assert run(monkeypatch, capfd, *command.split())[0] == 2
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "corpus", "ingest", "train", "evaluate", "evaluate retrieval", "index", "serve", "inspect", "report"]
+    "command",
+    ["", "demo", "corpus", "ingest", "train", "evaluate", "evaluate retrieval", "export", "index", "serve", "inspect", "report"],
 )
 def test_help_teaches(monkeypatch, capfd, command):
     code, out, _ = run(monkeypatch, capfd, *command.split(), "--help")

@@ -24,7 +24,7 @@ LEVELS = [
     {"errors", "records", "frames"},
     {"pixels", "config"},
     {"artifacts", "cluster"},
-    {"corpus", "ingest", "model"},
+    {"corpus", "ingest", "model", "export"},
     {"evaluate"},
     {"train"},
     {"tune", "serve"},
@@ -104,7 +104,7 @@ def test_every_module_opens_with_a_sentence(path):
 
 def test_importing_the_front_doors_is_light():
     code = (
-        "import sys, biomedray.cli, biomedray.corpus, biomedray.ingest, biomedray.model, biomedray.train, "
+        "import sys, biomedray.cli, biomedray.corpus, biomedray.ingest, biomedray.export, biomedray.model, biomedray.train, "
         "biomedray.evaluate, biomedray.serve, biomedray.report;"
         "print([m for m in ('ray', 'torch', 'transformers', 'matplotlib', 'faiss') if m in sys.modules])"
     )
