@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from biomedray.errors import UserError, WorkError
 
@@ -52,6 +53,15 @@ class Engine(StrEnum):
 
     BIOMEDRAY = "biomedray"
     PUBMED_PARSER = "pubmed_parser"
+
+
+class ExportFormat(StrEnum):
+    """What a pairs artifact may be exported as."""
+
+    WEBDATASET = "webdataset"
+    JSONL = "jsonl"
+    HUGGINGFACE = "huggingface"
+    CARD = "card"
 
 
 class SplitName(StrEnum):
@@ -159,6 +169,41 @@ def train(
     base = load_yaml(TrainConfig, config) if config else named_preset(preset)
     manifest = run(pairs, out, override(base, settings or []), workers, progress=not quiet)
     _show(out, manifest.counts)
+
+
+@app.command()
+def export(
+    pairs: Pairs,
+    out: Out,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="webdataset: tars for open_clip. jsonl: Microsoft's PMC-15M schema, a line an article. "
+            "huggingface: a folder for datasets.load_dataset. card: the README.md and croissant.json that all others have too.",
+        ),
+    ],
+    split: Annotated[list[SplitName] | None, typer.Option(help="Which splits; all when not given.")] = None,
+    where: Annotated[
+        str, typer.Option(metavar="EXPR", help="Only such rows: \"license_group == 'comm' and min(width, height) > 336\".")
+    ] = "",
+    settings: Settings = None,
+    quiet: Quiet = False,
+) -> None:
+    """Pairs in the formats of other tools, each with a dataset card that says what may be done with them."""
+    from biomedray.config import override
+    from biomedray.export import ExportConfig
+    from biomedray.export import export as run
+    from biomedray.records import SPLITS
+
+    splits = tuple(s.value for s in split) if split else SPLITS
+    config = override(ExportConfig(splits=splits, where=where), settings or [])
+    with Progress(console=errors, disable=quiet) as bar:
+        task = bar.add_task("export", total=None)
+        manifest = run(pairs, out, form.value, config, lambda done, total: bar.update(task, completed=done, total=total))
+    _show(out, manifest.counts)
+    if options := manifest.details.get("open_clip"):
+        console.print(f"open_clip_train, in {out}: {options}", highlight=False, soft_wrap=True)
 
 
 @evaluate_app.command("retrieval")
