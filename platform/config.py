@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,18 @@ def override(config: C, assignments: Sequence[str]) -> C:
             raise UserError(f"--set {assignment}: write key=value, for example --set train.batch_size=256")
         _assign(values, key.strip().split("."), _parse(key, text))
     return _validate(type(config), values)
+
+
+def merge(config: C, values: Mapping[str, Any]) -> C:
+    """A copy of ``config`` with values replaced; a mapping replaces the values of a section that it names.
+
+    Raises:
+        UserError: a value does not fit.
+    """
+    merged = config.model_dump()
+    for name, value in values.items():
+        merged[name] = {**merged[name], **value} if isinstance(value, Mapping) else value
+    return _validate(type(config), merged)
 
 
 def load_yaml(kind: type[C], path: Path) -> C:
