@@ -16,7 +16,7 @@ from rich.table import Table
 
 from biomedray.errors import UserError
 from biomedray.ingest.images import format_rank, is_raster_name, raster_stem
-from biomedray.ingest.inventory import Inventory, cloud_sources, read_inventory
+from biomedray.ingest.inventory import Inventory, cloud_sources, is_cloud, read_inventory
 from biomedray.ingest.record import read_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
@@ -122,6 +122,13 @@ def make_plan(sources: Sequence[str], config: IngestConfig, nodes: int, progress
         measured=measured,
         nodes=nodes,
     )
+
+
+def sources_of(paths: Sequence[str]) -> list[str]:
+    """The sources among a command's paths: an output folder that isn't there yet, named out of habit, is none."""
+    last = paths[-1]
+    habit = len(paths) > 1 and not is_cloud(last) and not Path(last).exists()
+    return list(paths[:-1] if habit else paths)
 
 
 def plan_table(plan: Plan, config: IngestConfig) -> Table:

@@ -79,8 +79,8 @@ def is_pmcid(text: str) -> bool:
     return _PMCID.fullmatch(text) is not None
 
 
-def parse_years(text: str) -> tuple[int | None, int | None]:
-    """``2015-2020``, ``2015-``, ``-2020`` or ``2018`` as first and last year.
+def parse_years(text: str) -> dict[str, int]:
+    """``2015-2020``, ``2015-``, ``-2020`` or ``2018`` as the settings year_from and year_to.
 
     Raises:
         UserError: it is none of these.
@@ -88,8 +88,8 @@ def parse_years(text: str) -> tuple[int | None, int | None]:
     match = re.fullmatch(r"(\d{4})?(-)?(\d{4})?", text.strip())
     if match is None or not (match[1] or match[3]) or (match[3] and not match[2]):
         raise UserError(f"--year {text}: write 2018, 2015-2020, 2015- or -2020")
-    first, last = (int(year) if year else None for year in (match[1], match[3]))
-    return first, last if match[2] else first
+    first, last = match[1], match[3] if match[2] else match[1]
+    return {name: int(year) for name, year in (("year_from", first), ("year_to", last)) if year}
 
 
 def read_pmcids(path: Path) -> tuple[str, ...]:
