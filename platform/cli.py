@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,6 +39,59 @@ Model = Annotated[str, typer.Argument(help="A model artifact, 'local-dir:PATH' i
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file that replaces the preset.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+
+_WHICH = "Which articles (before any picture is read)"
+_STORE = "Stores (s3://, https://)"
+
+
+def _words(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=f"{text}; may be repeated.", rich_help_panel=_WHICH)
+
+
+Licenses = Annotated[list[str] | None, _words("--license", "LICENCE", "A code such as 'CC BY', or comm, noncomm, other")]
+Journals = Annotated[list[str] | None, _words("--journal", "TITLE", "A journal's title, in any case; * stands for anything")]
+Types = Annotated[list[str] | None, _words("--article-type", "TYPE", "JATS's type, such as research-article")]
+Keywords = Annotated[list[str] | None, _words("--keyword", "WORD", "Stands in title, abstract or a caption; * ends a stem")]
+Years = Annotated[str | None, typer.Option("--year", help="2018, 2015-2020, 2015- or -2020.", rich_help_panel=_WHICH)]
+IdList = Annotated[
+    Path | None, typer.Option("--pmcids", help="Only these: a file with PMC123 or PMC123.2 a line.", rich_help_panel=_WHICH)
+]
+
+
+def _also(name: str, text: str) -> Any:
+    return typer.Option(f"--include-{name}", help=text, rich_help_panel=_WHICH)
+
+
+Retracted = Annotated[bool, _also("retracted", "Also retracted articles.")]
+Ocr = Annotated[bool, _also("historical-ocr", "Also scans with machine-read text.")]
+Closed = Annotated[bool, _also("not-open-access", "Also what is there for text mining only.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+        help="An S3-compatible server other than Amazon's.",
+        rich_help_panel=_STORE,
+    ),
+]
+Signed = Annotated[bool, typer.Option("--signed", help="Sign with the credentials of AWS_*.", rich_help_panel=_STORE)]
+Snapshot = Annotated[
+    str | None, typer.Option(metavar="DATE", help="The inventory of this day, not the newest.", rich_help_panel=_STORE)
+]
+Media = Annotated[
+    Path | None,
+    typer.Option(
+        help="Pictures of bulk XML: a folder with PMC123/, PMC123.1/ or all side by side.", rich_help_panel=_WHICH
+    ),
+]
+
+
+class Manuscripts(StrEnum):
+    """What to do with author manuscripts."""
+
+    IN = "in"
+    OUT = "out"
+    ONLY = "only"
 
 
 class Layout(StrEnum):
@@ -116,8 +170,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE... OUT",
-            help="Folders of unpacked articles, of .tar.gz packages or in the PMC Cloud layout, archives, XML files, list files; "
-            "then the folder for the pairs.",
+            help="s3://pmc-oa-opendata or another store (s3://, https://), PMCIDs, folders of unpacked articles, of .tar.gz "
+            "packages or in the PMC Cloud layout, archives, XML files, list files; then the folder for the pairs.",
         ),
     ],
     engine: Annotated[
@@ -126,23 +180,80 @@ def ingest(
     compare: Annotated[
         bool, typer.Option("--compare", help="Write nothing; show what pubmed_parser would lose on these sources.")
     ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Bring finished pairs up to what the sources hold now: add, replace, withdraw.")
+    ] = False,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", metavar="CONDITION", help="Keep only such pairs: 'n_tokens >= 5', 'lang in en,de'; may be repeated."
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Fetch no article; show files, bytes, requests, hours and cost of these sources.")
+    ] = False,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that --plan counts with.")] = 1,
+    licenses: Licenses = None,
+    journals: Journals = None,
+    years: Years = None,
+    article_types: Types = None,
+    keywords: Keywords = None,
+    pmcids: IdList = None,
+    manuscripts: Annotated[
+        Manuscripts | None, typer.Option(help="Author manuscripts in, out, or only these.", rich_help_panel=_WHICH)
+    ] = None,
+    include_retracted: Retracted = False,
+    include_historical_ocr: Ocr = False,
+    include_not_open_access: Closed = False,
+    media: Media = None,
+    endpoint: Endpoint = None,
+    signed: Signed = False,
+    snapshot: Snapshot = None,
     settings: Settings = None,
     config: ConfigFile = None,
     quiet: Quiet = False,
 ) -> None:
     """PMC articles to figure-caption pairs in Parquet, with a reject row for everything that was not kept."""
-    from biomedray.config import load_yaml, override
+    from biomedray.config import load_yaml, merge, override
     from biomedray.ingest import IngestConfig, comparison_table, summary_table
     from biomedray.ingest import compare as compare_engines
     from biomedray.ingest import ingest as run
+    from biomedray.ingest import update as update_pairs
+    from biomedray.ingest.plan import make_plan, plan_table, sources_of
+    from biomedray.ingest.selection import parse_years, read_pmcids
 
     if compare:
         console.print(comparison_table(compare_engines(paths, progress=not quiet)))
         return
+    which = {
+        "licenses": licenses,
+        "journals": journals,
+        "article_types": article_types,
+        "keywords": keywords,
+        "manuscripts": manuscripts and manuscripts.value,
+        "include_retracted": include_retracted,
+        "include_historical_ocr": include_historical_ocr,
+        "include_not_open_access": include_not_open_access,
+        **({"pmcids": read_pmcids(pmcids)} if pmcids else {}),
+        **(parse_years(years) if years else {}),
+    }
+    fetch = {"endpoint": endpoint, "signed": signed, "snapshot": snapshot}
+    base = load_yaml(IngestConfig, config) if config else IngestConfig()
+    base = merge(base, _given({"select": _given(which), "fetch": _given(fetch), "media": media and str(media.resolve())}))
+    wanted = [f"filters={json.dumps(filters)}"] if filters else []
+    resolved = override(base, [f"engine={engine.value}", *wanted, *(settings or [])])
+    if plan:
+        console.print(plan_table(make_plan(sources_of(paths), resolved, nodes, progress=not quiet), resolved))
+        return
     if len(paths) < 2:
         raise UserError("ingest needs a SOURCE and an OUT folder: biomedray ingest ARTICLES PAIRS")
-    base = load_yaml(IngestConfig, config) if config else IngestConfig()
-    resolved = override(base, [f"engine={engine.value}", *(settings or [])])
+    if update:
+        if settings or config or filters or _given(which):
+            raise UserError(
+                "--update keeps the settings of the pairs it updates; leave out --set, --config, --filter and selections"
+            )
+        console.print(summary_table(update_pairs(paths[:-1], Path(paths[-1]), progress=not quiet)))
+        return
     manifest = run(paths[:-1], Path(paths[-1]), resolved, progress=not quiet)
     console.print(summary_table(manifest))
     console.print(f"pairs: [bold]{paths[-1]}[/bold]   next: biomedray train {paths[-1]} MODEL")
@@ -283,6 +394,10 @@ def report(
         raise UserError("report needs artifacts and a page to write: biomedray report PAIRS MODEL SCORES out.html")
     write_report(paths[:-1], paths[-1])
     console.print(f"report: [bold]{paths[-1]}[/bold]")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value}
 
 
 def _version(show: bool) -> None:

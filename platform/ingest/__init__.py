@@ -1,7 +1,8 @@
 """Ingest: articles on disk in, figure-caption pairs in Parquet out, and a reject row for everything else.
 
-    sources -> packages -> jats -> figures, captions, citances, meta -> images -> articles -> write ==[pairs]==>
-     (where)   (bytes)    (tree)            (what the XML says)        (files)   (rows)     (parts)
+    sources -> population -> packages -> jats -> figures, captions, citances, meta -> images -> articles -> write
+     (where)    (frozen)      (bytes)    (tree)       (what the XML says)            (files)     (rows)     (staged)
+                                                                   staged -> settle (copies, duplicates, split) ==[pairs]==>
 
 One ``<graphic>`` of the XML, or one ``<fig>`` without a graphic, is one unit; each unit ends as exactly
 one pair or one reject, and the ledger says so article by article. Only ``pipeline`` knows Ray.
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from biomedray.ingest.pubmed import Comparison
 
-__all__ = ["IngestConfig", "compare", "comparison_table", "ingest", "summary_table"]
+__all__ = ["IngestConfig", "compare", "comparison_table", "ingest", "summary_table", "update"]
 
 _DEFAULTS = IngestConfig()
 
@@ -39,6 +40,22 @@ def ingest(sources: Sequence[str], out: Path, config: IngestConfig = _DEFAULTS, 
     from biomedray.ingest.pipeline import run
 
     return run(sources, out, config, progress)
+
+
+def update(sources: Sequence[str], out: Path, progress: bool = True) -> Manifest:
+    """Bring a finished pairs artifact up to what the same sources hold now, with its own settings.
+
+    Articles that are new or whose files changed are read; those that are gone become a reject ``withdrawn``; everything
+    else stays. Copies, duplicates, clusters and the split are settled anew over all articles, so the rows are those of
+    a fresh run on the same sources. Killed and started again, it goes on.
+
+    Raises:
+        UserError: ``out`` holds no finished pairs artifact, or a source is missing.
+        WorkError: the work failed.
+    """
+    from biomedray.ingest.pipeline import update as run
+
+    return run(sources, out, progress)
 
 
 def compare(sources: Sequence[str], progress: bool = True) -> Comparison:

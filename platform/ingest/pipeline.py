@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from biomedray import cluster
-from biomedray.artifacts import Manifest, claim_output, write_atomic, write_manifest
+from biomedray.artifacts import Manifest, claim_output, read_manifest, write_atomic, write_manifest
 from biomedray.errors import UserError, WorkError
 from biomedray.ingest import settle
 from biomedray.ingest.articles import extract
 from biomedray.ingest.count import count_artifact
+from biomedray.ingest.delta import FOLDER as UPDATE
+from biomedray.ingest.delta import Underway, adopt, begin, compare_part, end, reopen, stage_update
 from biomedray.ingest.neardup import TABLES
 from biomedray.ingest.packages import open_refs
 from biomedray.ingest.population import Population, fingerprint_refs, freeze, group, number_of_parts, read_population, read_refs
@@ -75,6 +77,57 @@ def finish(
     return manifest
 
 
+def update(sources: Sequence[str], out: Path, progress: bool) -> Manifest:
+    """Bring a finished artifact up to what the sources hold now; see ``biomedray.ingest.delta``."""
+    if not sources:
+        raise UserError("no source given; name the sources that the pairs came from")
+    _check_out(sources, out)
+    underway = begin(out, sources)
+    if not underway.finished:
+        config = IngestConfig.model_validate(underway.manifest.config)
+        timings = {} if underway.settled else _update_parts(sources, out.resolve(), config, underway, progress)
+        details = {"resumed": underway.resumed, "update": _changes(out)}
+        finish(sources, out, config, adopt(out), details, timings)
+    end(out)
+    return read_manifest(out)
+
+
+def _update_parts(
+    sources: Sequence[str], out: Path, config: IngestConfig, underway: Underway, progress: bool
+) -> dict[str, float]:
+    """Stage what changed, settle everything; returns the timings."""
+    started = time.monotonic()
+    remove_torn(out)
+    new = read_population(out / UPDATE) or _freeze(sources, out / UPDATE, config, underway.n_parts)
+    sizes = {part: new.sizes.get(part, 0) for part in sorted({*underway.old_parts, *new.sizes})}
+    run_parts(out, sizes, partial(_update_task, out=str(out), config=config.resolved(), snapshot=new.snapshot), progress)
+    extracted = time.monotonic()
+    reopen(out)
+    settle_all(out, list(sizes), config, progress)
+    return {"extract_s": extracted - started, "settle_s": time.monotonic() - extracted}
+
+
+def _update_task(row: Row, out: str, config: Row, snapshot: str | None) -> Row:
+    part = int(row["part"])
+    return {"part": part, **update_part(Path(out), part, IngestConfig(**config), snapshot)}
+
+
+def update_part(out: Path, part: int, config: IngestConfig, snapshot: str | None = None) -> dict[str, int]:
+    """Stage a part again if anything in it changed; plain Python, also what each Ray task does."""
+    difference = compare_part(out, part)
+    counts = dict.fromkeys(("articles", "pairs", "rejects", "added", "replaced", "withdrawn", "read"), 0)
+    if not difference.nothing:
+        counts = stage_update(out, part, difference, config, snapshot)
+    commit_part(out, part, counts)
+    return counts
+
+
+def _changes(out: Path) -> dict[str, int]:
+    """What an update changed, summed over its parts' sidecars."""
+    found = [json.loads(path.read_bytes()) for path in sorted((out / "parts").glob("*.json"))]
+    return {name: sum(counts[name] for counts in found) for name in ("added", "replaced", "withdrawn", "read")}
+
+
 # ---- population
 
 
@@ -90,6 +143,11 @@ def _populate(sources: Sequence[str], out: Path, config: IngestConfig, progress:
             return population, resumed
     n_parts = number_of_parts(len(refs), config.articles_per_part)
     return freeze(out, group(refs, n_parts), fingerprint, n_parts), resumed
+
+
+def _freeze(sources: Sequence[str], out: Path, config: IngestConfig, n_parts: int) -> Population:  # noqa: ARG001  # for stores
+    refs = discover(sources)
+    return freeze(out, group(refs, n_parts), fingerprint_refs(refs), n_parts)
 
 
 def _check_out(sources: Sequence[str], out: Path) -> None:

@@ -84,7 +84,7 @@ def conform() -> Callable[..., ArticleRows]:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> object:
     """The helpers above, for test modules that can't import a conftest."""
     import types
