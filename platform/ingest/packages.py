@@ -13,14 +13,14 @@ import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from biomedray.ingest.images import RASTER_SUFFIXES, Media
+from biomedray.ingest.images import RASTER_SUFFIXES, Media, is_raster_name
 from biomedray.ingest.jats import ArticleTree
+from biomedray.ingest.media import folder_media, media_elsewhere
 from biomedray.ingest.record import local_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
@@ -30,7 +30,6 @@ from biomedray.records import Reason, Stage
 
 # What the decompressors and tarfile raise on damaged archives.
 _ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
-_MAX_LISTED = 50_000
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,17 @@ def open_ref(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refuse
     """The article of a reference, or the articles of a bulk archive, or why there is none."""
     if ref.problem is not None:
         yield _refused_ref(ref)
-    elif ref.kind == "archive":
-        yield from _open_archive(ref, config)
-    else:
-        yield _open_file(ref, config)
+        return
+    found = _open_archive(ref, config) if ref.kind == "archive" else iter([_open_file(ref, config)])
+    yield from found if config.media is None else (_lend_media(item, config) for item in found)
+
+
+def _lend_media(item: Package | Refused, config: IngestConfig) -> Package | Refused:
+    """An article without any picture of its own takes those of the folder of media."""
+    if isinstance(item, Refused) or any(map(is_raster_name, item.media.names)):
+        return item
+    name = stem(posixpath.basename(item.uri))
+    return replace(item, media=media_elsewhere(config.media or "", name, item.xml, config.max_image_bytes))
 
 
 def _refused_ref(ref: ArticleRef) -> Refused:
@@ -121,47 +127,13 @@ def _open_file(ref: ArticleRef, config: IngestConfig) -> Package | Refused:
         uri=ref.uri,
         fallback_id=pmcid or ref.accession or ref.name,
         xml=xml,
-        media=_folder_media(str(path.parent), config.max_image_bytes),
+        media=folder_media(str(path.parent), config.max_image_bytes),
         version=version,
         license_code=record.license_code if record else None,
         pmid=(record.pmid if record else None) or ref.pmid,
         doi=record.doi if record else None,
         flags=("no_metadata",) if pmcid and record is None else (),
     )
-
-
-@lru_cache(maxsize=4)
-def _folder_media(folder: str, max_bytes: int) -> Media:
-    """The files of an article's folder and of those below it that are no article's own."""
-    root = Path(folder)
-    names, unsafe = _list_folder(root)
-
-    def read(name: str) -> bytes:
-        return (root / name).read_bytes()
-
-    sizes = {name: (root / name).stat().st_size for name in names}
-    large = frozenset(name for name, size in sizes.items() if size > max_bytes)
-    return Media(frozenset(names), read, base="", unsafe=frozenset(unsafe), large=large)
-
-
-def _list_folder(root: Path) -> tuple[list[str], list[str]]:
-    names: list[str] = []
-    unsafe: list[str] = []
-    pending = [root]
-    while pending and len(names) < _MAX_LISTED:
-        folder = pending.pop()
-        entries = sorted(folder.iterdir())
-        if folder != root and any(entry.name.lower().endswith(XML_SUFFIXES) for entry in entries):
-            continue
-        for entry in entries:
-            name = entry.relative_to(root).as_posix()
-            if entry.is_symlink() and not entry.resolve().is_relative_to(root.resolve()):
-                unsafe.append(name)
-            elif entry.is_file():
-                names.append(name)
-            elif entry.is_dir() and not entry.is_symlink():
-                pending.append(entry)
-    return names, unsafe
 
 
 # ---- an archive

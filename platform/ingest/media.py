@@ -1,0 +1,101 @@
+r"""Files beside an article on disk: those of its own folder, or of another folder that holds the media of many.
+
+PMC1.1/ with media and XML           --> folder_media
+bulk XML + DIR/PMC1/, DIR/PMC1.1/    --> that folder's files
+bulk XML + DIR/*.jpg side by side    --> those that the XML's hrefs may mean; the folder, however large, is never listed
+"""
+
+from __future__ import annotations
+
+import html
+import posixpath
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from biomedray.ingest.images import RASTER_SUFFIXES, Media, raster_stem
+from biomedray.ingest.sources import XML_SUFFIXES
+
+_MAX_LISTED = 50_000
+_MAX_HREFS = 10_000
+_HREF = re.compile(rb"""href\s*=\s*["']([^"'<>]{1,500})["']""")
+_PMCID = re.compile(rb"""pub-id-type\s*=\s*["']pmc(?:id)?["']\s*>\s*(?:PMC)?(\d+)""")
+
+
+@lru_cache(maxsize=4)
+def folder_media(folder: str, max_bytes: int) -> Media:
+    """The files of an article's folder and of those below it that are no article's own."""
+    root = Path(folder)
+    names, unsafe = _list_folder(root)
+
+    def read(name: str) -> bytes:
+        return (root / name).read_bytes()
+
+    sizes = {name: (root / name).stat().st_size for name in names}
+    large = frozenset(name for name, size in sizes.items() if size > max_bytes)
+    return Media(frozenset(names), read, base="", unsafe=frozenset(unsafe), large=large)
+
+
+def _list_folder(root: Path) -> tuple[list[str], list[str]]:
+    names: list[str] = []
+    unsafe: list[str] = []
+    pending = [root]
+    while pending and len(names) < _MAX_LISTED:
+        folder = pending.pop()
+        entries = sorted(folder.iterdir())
+        if folder != root and any(entry.name.lower().endswith(XML_SUFFIXES) for entry in entries):
+            continue
+        for entry in entries:
+            name = entry.relative_to(root).as_posix()
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root.resolve()):
+                unsafe.append(name)
+            elif entry.is_file():
+                names.append(name)
+            elif entry.is_dir() and not entry.is_symlink():
+                pending.append(entry)
+    return names, unsafe
+
+
+def media_elsewhere(folder: str, name: str, xml: bytes, max_bytes: int) -> Media:
+    """The media of an article in a folder that holds those of many: by article, or all side by side.
+
+    ``name`` is what the article's file is called, without suffix: PMC123.1, PMC123, or anything else.
+    """
+    root = Path(folder)
+    for own in _folders_of(name, xml):
+        if own not in (".", "..") and (root / own).is_dir():
+            return folder_media(str(root / own), max_bytes)
+    names = {found for href in _hrefs(xml) for found in _forms(href) if _is_inside(root, found)}
+    large = frozenset(found for found in names if (root / found).stat().st_size > max_bytes)
+    return Media(frozenset(names), lambda found: (root / found).read_bytes(), large=large)
+
+
+def _folders_of(name: str, xml: bytes) -> Iterator[str]:
+    """An article's possible folders, by the name of its file and by the id in its XML."""
+    yield name
+    yield name.partition(".")[0]
+    if match := _PMCID.search(xml, 0, 100_000):
+        yield f"PMC{match[1].decode()}"
+
+
+def _hrefs(xml: bytes) -> Iterator[str]:
+    for count, match in enumerate(_HREF.finditer(xml)):
+        text = unquote(html.unescape(match[1].decode("utf-8", "replace"))).replace("\\", "/")
+        if "://" not in text and count < _MAX_HREFS:
+            yield posixpath.basename(text)
+
+
+def _forms(name: str) -> Iterator[str]:
+    """The file names that a href may mean, in lower and upper case of the suffix."""
+    stem = raster_stem(name)
+    yield name
+    for suffix in RASTER_SUFFIXES:
+        yield stem + suffix
+        yield stem + suffix.upper()
+
+
+def _is_inside(root: Path, name: str) -> bool:
+    path = root / name
+    return bool(name) and "\0" not in name and path.is_file() and path.resolve().is_relative_to(root.resolve())
