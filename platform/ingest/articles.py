@@ -107,7 +107,7 @@ def extractor_version() -> str:
 def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> ArticleRows:
     article = _describe(package, tree, uri, config)
     inventory = read_figures(tree.root)
-    citances = find_citances(tree.root, inventory.figures)
+    citances = find_citances(inventory)
     if config.engine == "pubmed_parser":
         inventory = replace_by_pubmed(package.xml, inventory)
     filters = parse_filters(config.filters)
@@ -211,6 +211,7 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
         "license_code": article.license_code,
         "license_group": license_group(article.license_code),
         "fig_rights": caption.rights,
+        "fig_third_party": caption.third_party,
         "fig_id": figure.fig_id,
         "fig_label": figure.label,
         "fig_parent_id": figure.parent_id,
@@ -231,8 +232,8 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
         "caption": caption.text,
         "caption_raw": caption.raw,
         "caption_title": caption.title,
-        "caption_markup": [],
-        "citances": [vars(citance) for citance in citances.get(figure.fig_id, ())],
+        "caption_markup": [markup._asdict() for markup in caption.markup],
+        "citances": [citance._asdict() for citance in citances.get(figure.fig_id, ())],
         "n_tokens": count_tokens(caption.text),
         "lang": figure.lang,
         "split": article.split,

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from biomedray.ingest.jats import XML_LANG, Element
-from biomedray.ingest.text import clean, collapse, raw
+from biomedray.ingest.rights import Holders, Rights, read_rights
+from biomedray.ingest.text import NOT_CAPTION, Span, clean, clean_spans, collapse, raw
 
-_RIGHTS = re.compile(
-    r"\b(?:re(?:produced|printed|used|published|drawn)|adapted|modified|redrawn|taken|used)\s+(?:with\s+(?:\w+\s+)?permission|from\b|by\s+permission)"
-    r"|\bwith permission\b|\bcourtesy\b|\bcopyright\b|\u00a9|\(c\) (?:19|20)\d\d",
-    re.IGNORECASE,
-)
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\u00a9])")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+
+# Elements of a caption whose place in the clean text is worth knowing, and what the column calls them.
+MARKUP_KINDS: Final[dict[str, str]] = {
+    **{tag: tag for tag in ("bold", "italic", "sup", "sub", "underline", "overline", "strike", "sc", "monospace", "roman")},
+    **{tag: tag for tag in ("sans-serif", "xref", "title", "p")},
+    "list-item": "list_item",
+    "math": "formula",
+    "tex-math": "formula",
+    "supplementary-material": "supplement",
+    "media": "supplement",
+}
+_MARKED: Final = frozenset(MARKUP_KINDS)
+
+
+class Markup(NamedTuple):
+    """``caption[start:end]`` is what an element of this kind holds."""
+
+    kind: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -29,29 +45,50 @@ class Caption:
     title: str | None
     rights: str | None
     flags: tuple[str, ...] = ()
+    third_party: bool | None = None
+    markup: tuple[Markup, ...] = ()
 
 
-def read_caption(figure: Element) -> Caption | None:
+def read_caption(figure: Element, holders: Holders) -> Caption | None:
     """The caption of a ``<fig>`` (or ``<fig-group>`` with graphics); None where no text at all belongs to it.
 
     Its own caption, else that of the group or figure around it, else its alternative text, else its label.
     """
-    rights = _rights(figure)
     own = figure.findall("caption")
-    for holder, flags in [(figure, ()), *((above, ("group_caption",)) for above in _holders(figure))]:
+    around = groups_around(figure)
+    groups = [group for group in around if group.tag == "fig-group"]
+    for holder in (figure, *around):
         captions = own if holder is figure else holder.findall("caption")
-        if text := _join(captions):
-            all_rights = [*rights, *_rights(holder)] if holder is not figure else rights
-            return Caption(text, "".join(map(raw, captions)), _title(captions), _statement(all_rights, text), flags)
+        text, spans = clean_spans(captions, _MARKED, NOT_CAPTION) if captions else ("", [])
+        markup = _markup(spans)
+        if text and not _only_supplement(markup, len(text)):
+            rights = read_rights([figure, *dict.fromkeys([*groups, *([] if holder is figure else [holder])])], text, holders)
+            flags = () if holder is figure else ("group_caption",)
+            return Caption(text, "".join(map(raw, captions)), _title(captions), *_columns(rights, flags), markup)
     for flag, words in (("alt_text_caption", _alt_text(figure)), ("label_caption", read_label(figure))):
         if words:
-            return Caption(words, "".join(map(raw, own)), None, _statement(rights, words), (flag,))
+            rights = read_rights([figure, *groups], words, holders)
+            return Caption(words, "".join(map(raw, own)), None, *_columns(rights, (flag,)))
     return None
+
+
+def _columns(rights: Rights, flags: tuple[str, ...]) -> tuple[str | None, tuple[str, ...], bool | None]:
+    return rights.statement, flags, rights.third_party
+
+
+def _markup(spans: list[Span]) -> tuple[Markup, ...]:
+    return tuple(Markup(MARKUP_KINDS[element.tag], start, end) for element, start, end in spans if start < end)
+
+
+def _only_supplement(markup: tuple[Markup, ...], size: int) -> bool:
+    """Whether a caption has no word but the titles of files that go with the figure."""
+    supplements = [m for m in markup if m.kind == "supplement"]
+    return bool(supplements) and sum(m.end - m.start for m in supplements) + len(supplements) - 1 >= size
 
 
 def read_label(figure: Element) -> str | None:
     """The figure's label, or that of the group around it."""
-    for holder in (figure, *_holders(figure)):
+    for holder in (figure, *groups_around(figure)):
         label = holder.find("label")
         if label is not None and (text := clean(label)):
             return text
@@ -73,19 +110,15 @@ def language(element: Element) -> str | None:
     return None
 
 
-def _holders(figure: Element) -> list[Element]:
+def groups_around(figure: Element) -> list[Element]:
     """The groups and figures directly around a figure, nearest first."""
-    holders = []
+    around = []
     node = figure.getparent()
     while node is not None and node.tag in ("fig-group", "fig", "p", "alternatives", "floats-wrap"):
         if node.tag in ("fig-group", "fig"):
-            holders.append(node)
+            around.append(node)
         node = node.getparent()
-    return holders
-
-
-def _join(captions: list[Element]) -> str:
-    return collapse(" ".join(clean(caption) for caption in captions))
+    return around
 
 
 def _title(captions: list[Element]) -> str | None:
@@ -100,16 +133,4 @@ def _alt_text(figure: Element) -> str:
 
 
 def _nearest_figure(element: Element) -> Element | None:
-    return next((above for above in element.iterancestors() if above.tag in ("fig", "fig-group")), None)
-
-
-def _rights(figure: Element) -> list[str]:
-    """Permission and attribution lines that belong to this figure."""
-    found = (e for e in figure.iter("permissions", "attrib") if _nearest_figure(e) is figure)
-    return [line for e in found if (line := clean(e, frozenset()))]
-
-
-def _statement(lines: list[str], caption: str) -> str | None:
-    """Those lines and the caption's own sentences of the kind 'Reproduced from ...'; None where there are none."""
-    sentences = [s for s in _SENTENCE.split(caption) if _RIGHTS.search(s)] if _RIGHTS.search(caption) else []
-    return collapse(" ".join(dict.fromkeys([*lines, *sentences]))) or None
+    return next(element.iterancestors("fig", "fig-group"), None)

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from biomedray.ingest.figures import Figure
+from biomedray.ingest.figures import Figure, Inventory, Survey
 from biomedray.ingest.jats import Element
-from biomedray.ingest.text import NOT_TEXT, clean, clean_marked
+from biomedray.ingest.mentions import MAX_RANGE, Mention, find_mentions, label_key
+from biomedray.ingest.text import NOT_TEXT, clean, clean_spans
 
 _OUTSIDE = frozenset(
     ["fig", "fig-group", "table-wrap", "caption", "front", "front-stub", "ref-list", "supplementary-material", "media"]
 )
 _RANGE_WORD = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through|until)\s*")
+_RANGE_WORD_SIZE = 12
 _RANGE = re.compile(r"(\d+)\s*(?:[-\u2010-\u2015\u2212]|to)\s*(\d+)")
-_NUMBER = re.compile(r"^(.*?)(\d+)[a-z]?\.?$", re.IGNORECASE | re.DOTALL)
-_MAX_RANGE = 40
+_DIGITS = re.compile(r"\d+")
 _DROP = NOT_TEXT | {"boxed-text"}
+_SECTIONS = ("sec", "app", "abstract")
+_XREF = frozenset(("xref",))
 
 _END = re.compile(r"[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u0391-\u03a9])")
-_ABBREVIATION = re.compile(
-    r"(?:(?i:\b(?:figs?|figures?|tabs?|eqs?|eqns?|refs?|suppl?|al|approx|ca|cf|vs|resp|nos?|vol|pp?|dr|prof|mrs?|ms|st|spp?|var|"
-    r"subsp|inc|ltd|co|corp|dept|univ|e\.g|i\.e|etc|viz|i\.v|i\.p|s\.c))|\b[A-Z])\.$"
+_CAPITALS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_LAST_WORD = re.compile(r"\b(?:e\.g|i\.e|i\.v|i\.p|s\.c|\w+)$", re.IGNORECASE)
+_ABBREVIATIONS = frozenset(
+    "fig figs figure figures tab tabs eq eqs eqn eqns ref refs supp suppl al approx ca cf vs resp no nos vol p pp dr prof mr "  # noqa: SIM905  # a list of words reads as words
+    "mrs ms st sp spp var subsp inc ltd co corp dept univ etc viz e.g i.e i.v i.p s.c".split()
 )
 
 
-@dataclass(frozen=True)
-class Citance:
+class Citance(NamedTuple):
     """One sentence that cites a figure: ``text[start:end]`` is the citation itself."""
 
     section: str | None
@@ -36,45 +42,87 @@ class Citance:
     end: int
 
 
-def find_citances(article: Element, figures: Sequence[Figure]) -> dict[str, list[Citance]]:
-    """The citances of each figure by ``fig_id``, in document order, each sentence once.
+@dataclass
+class _Found:
+    """Citances by figure, each sentence of a section once; section paths are made once."""
 
-    A cross-reference with several ids cites all of them; ``Figs. 1-3`` cites the figure between; one to
-    a group cites its members. Captions, tables and references are not asked.
+    citances: dict[str, list[Citance]]
+    seen: set[tuple[str, str | None, str]] = field(default_factory=set)
+    titles: dict[Element, str] = field(default_factory=dict)
+
+    def add(self, fig_id: str, citance: Citance) -> None:
+        key = (fig_id, citance.section, citance.text)
+        if citance.start < citance.end and key not in self.seen:
+            self.seen.add(key)
+            self.citances[fig_id].append(citance)
+
+    def section(self, paragraph: Element) -> str | None:
+        """Titles of the sections around a paragraph, outermost first: ``Results > Cell growth``."""
+        return " > ".join(filter(None, map(self._title, reversed([*paragraph.iterancestors(*_SECTIONS)])))) or None
+
+    def _title(self, section: Element) -> str:
+        if section not in self.titles:
+            title = section.find("title")
+            self.titles[section] = "" if title is None else clean(title)
+        return self.titles[section]
+
+
+def find_citances(inventory: Inventory) -> dict[str, list[Citance]]:
+    """The citances of each figure by ``fig_id``, those by cross-reference in document order, each sentence once.
+
+    A cross-reference with several ids cites all of them; ``Figs. 1-3`` cites the figure between; one to a group cites
+    its members; in a sub-article an id or a number means its own figure before the article's. Captions, tables and
+    references are not asked. A figure that no cross-reference in the article cites gets the sentences that name it
+    by its label ("Figure 3").
     """
-    index = _Index(figures)
-    found: dict[str, list[Citance]] = {figure.fig_id: [] for figure in figures}
-    for paragraph in _paragraphs(article, index):
-        for fig_id, citance in _of_paragraph(paragraph, index):
-            if not any(_same_sentence(citance, other) for other in found[fig_id]):
-                found[fig_id].append(citance)
-    return found
+    found = _Found({figure.fig_id: [] for figure in inventory.figures})
+    if not inventory.figures:
+        return found.citances
+    index = _Index(inventory.figures, inventory.survey)
+    for paragraph, xrefs in _paragraphs(index).items():
+        _read_paragraph(paragraph, xrefs, index, found)
+    _add_mentions(index, found)
+    return found.citances
 
 
 class _Index:
     """Figures by the ids that cross-references use, and by the number in their label."""
 
-    def __init__(self, figures: Sequence[Figure]) -> None:
-        self.by_rid: dict[str, list[str]] = {}
-        self.by_number: dict[tuple[str, int], str] = {}
-        self.number: dict[str, tuple[str, int]] = {}
+    def __init__(self, figures: Sequence[Figure], survey: Survey) -> None:
+        self.survey = survey
+        self._several_parts = len({figure.scope for figure in figures}) > 1
+        self.by_rid: dict[str, list[Figure]] = {}
+        self.by_number: dict[tuple[int, str, int], str] = {}
+        self.number: dict[str, tuple[int, str, int]] = {}
         self.order = [figure.fig_id for figure in figures if not figure.nested]
         for figure in figures:
             for rid in {figure.xml_id, figure.parent_id if not figure.nested else None} - {None}:
-                self.by_rid.setdefault(str(rid), []).append(figure.fig_id)
-            match = _NUMBER.match((figure.label or "").lower())
-            if match and not figure.nested:
-                key = (match[1].replace("figure", "fig").replace(".", "").strip(), int(match[2]))
-                self.by_number.setdefault(key, figure.fig_id)
-                self.number[figure.fig_id] = key
+                self.by_rid.setdefault(str(rid), []).append(figure)
+            key = label_key(figure.label)
+            if key and not figure.nested:
+                self.by_number.setdefault((figure.scope, *key), figure.fig_id)
+                self.number[figure.fig_id] = (figure.scope, *key)
 
     def cited(self, xref: Element) -> list[str]:
         """Figures that a cross-reference names, with those inside a range in its own text."""
-        rids = (xref.get("rid") or "").split()
-        ids = [fig_id for rid in rids for fig_id in self.by_rid.get(rid, ())]
-        if ids and ids[0] in self.number and (match := _RANGE.search("".join(xref.itertext()))):
-            ids += self.span(self.number[ids[0]][0], int(match[1]), int(match[2]))
-        return list(dict.fromkeys(ids))
+        rid = xref.get("rid") or ""
+        figures = self.by_rid.get(rid) or [figure for part in rid.split() for figure in self.by_rid.get(part, ())]
+        if not figures:
+            return []
+        if self._several_parts and len(figures) > 1:
+            figures = self._nearest(figures, xref)
+        ids = [figure.fig_id for figure in figures]
+        if ids[0] in self.number and (match := _RANGE.search("".join(xref.itertext()) if len(xref) else xref.text or "")):
+            ids += self.span(self.number[ids[0]][:2], int(match[1]), int(match[2]))
+        return list(dict.fromkeys(ids)) if len(ids) > 1 else ids
+
+    def _nearest(self, figures: list[Figure], xref: Element) -> list[Figure]:
+        """Where a sub-article uses the ids of its article again, those of the innermost part around the reference."""
+        for scope in self.survey.scopes(xref):
+            own = [figure for figure in figures if figure.scope == scope]
+            if own:
+                return own
+        return figures
 
     def between(self, first: Element, last: Element) -> list[str]:
         """Figures numbered between those of two references; where they have no numbers, those that stand between."""
@@ -83,60 +131,72 @@ class _Index:
         if kind is None:
             ids = self.cited(first)[-1], self.cited(last)[0]
             low, high = (self.order.index(i) if i in self.order else -1 for i in ids)
-            return self.order[low + 1 : high][:_MAX_RANGE] if low >= 0 else []
+            return self.order[low + 1 : high][:MAX_RANGE] if low >= 0 else []
         if {a[0], b[0]} <= {kind, None} and a[1] is not None and b[1] is not None:
             return self.span(kind, a[1] + 1, b[1] - 1)
         return []
 
-    def _numbered(self, xref: Element) -> tuple[str | None, int | None]:
+    def _numbered(self, xref: Element) -> tuple[tuple[int, str] | None, int | None]:
         """Kind and number of the figure that a reference names; a group's member has its number in the reference."""
         for fig_id in self.cited(xref):
             if fig_id in self.number:
-                return self.number[fig_id]
-        digits = re.search(r"\d+", "".join(xref.itertext()))
+                scope, kind, number = self.number[fig_id]
+                return (scope, kind), number
+        digits = _DIGITS.search("".join(xref.itertext()))
         return None, int(digits[0]) if digits else None
 
-    def span(self, kind: str, low: int, high: int) -> list[str]:
-        if not 0 <= high - low <= _MAX_RANGE:
+    def span(self, kind: tuple[int, str], low: int, high: int) -> list[str]:
+        if not 0 <= high - low <= MAX_RANGE:
             return []
-        return [fig_id for n in range(low, high + 1) if (fig_id := self.by_number.get((kind, n)))]
+        return [fig_id for n in range(low, high + 1) if (fig_id := self.by_number.get((*kind, n)))]
 
 
-def _paragraphs(article: Element, index: _Index) -> list[Element]:
-    """Paragraphs of running text that hold a cross-reference to a figure."""
-    paragraphs: dict[Element, None] = {}
-    for xref in article.iter("xref"):
-        if index.cited(xref):
-            above = list(xref.iterancestors())
-            paragraph = next((e for e in above if e.tag == "p"), None)
-            if paragraph is not None and not any(e.tag in _OUTSIDE for e in above):
-                paragraphs[paragraph] = None
-    return list(paragraphs)
+def _paragraphs(index: _Index) -> dict[Element, dict[Element, list[str]]]:
+    """Paragraphs of running text with their own cross-references to figures, and the figures that each cites."""
+    paragraphs: dict[Element, dict[Element, list[str]]] = {}
+    known: dict[Element, Element | None] = {}
+    for xref in index.survey.by_tag["xref"]:
+        rid = xref.get("rid")
+        if rid in index.by_rid or (rid and rid.split() != [rid]):
+            parent = xref.getparent()
+            if parent not in known:
+                known[parent] = _paragraph_of(parent)
+            if (paragraph := known[parent]) is not None and (ids := index.cited(xref)):
+                paragraphs.setdefault(paragraph, {})[xref] = ids
+    return paragraphs
 
 
-def _of_paragraph(paragraph: Element, index: _Index) -> list[tuple[str, Citance]]:
-    xrefs: list[Element] = []
+def _paragraph_of(element: Element) -> Element | None:
+    """The paragraph of running text that an element is in or is; None in captions, tables, front matter and references."""
+    paragraph = None
+    for above in (element, *element.iterancestors()):
+        if above.tag in _OUTSIDE:
+            return None
+        if paragraph is None and above.tag == "p":
+            paragraph = above
+    return paragraph
 
-    def note(xref: Element) -> bool:
-        wanted = bool(index.cited(xref))
-        if wanted:
-            xrefs.append(xref)
-        return wanted
 
-    text, spans = clean_marked(paragraph, note, _DROP)
-    section = _section(paragraph)
+def _read_paragraph(paragraph: Element, xrefs: dict[Element, list[str]], index: _Index, found: _Found) -> None:
+    text, spans = clean_spans([paragraph], _XREF, _DROP, xrefs.__contains__)
+    section = found.section(paragraph)
     bounds = sentences(text)
-    out: list[tuple[str, Citance]] = []
-    for position, (xref, (start, end)) in enumerate(zip(xrefs, spans, strict=True)):
-        low, high = next(((a, b) for a, b in bounds if a <= start < b), (0, len(text)))
-        ids = index.cited(xref)
-        out += [(fig_id, Citance(section, text[low:high], start - low, min(end, high) - low)) for fig_id in ids]
-        if position and spans[position - 1][1] <= start and _RANGE_WORD.fullmatch(text[spans[position - 1][1] : start]):
-            first = spans[position - 1][0]
-            low = min(low, next((a for a, b in bounds if a <= first < b), low))
-            middle = index.between(xrefs[position - 1], xref)
-            out += [(fig_id, Citance(section, text[low:high], first - low, min(end, high) - low)) for fig_id in middle]
-    return [(fig_id, citance) for fig_id, citance in out if citance.start < citance.end]
+    before: tuple[Element, int, int] | None = None
+    for xref, start, end in spans:
+        low, high = _sentence(bounds, start, len(text))
+        for fig_id in xrefs[xref]:
+            found.add(fig_id, Citance(section, text[low:high], start - low, min(end, high) - low))
+        if before and 0 <= start - before[2] <= _RANGE_WORD_SIZE and _RANGE_WORD.fullmatch(text, before[2], start):
+            first = before[1]
+            low = min(low, _sentence(bounds, first, len(text))[0])
+            for fig_id in index.between(before[0], xref):
+                found.add(fig_id, Citance(section, text[low:high], first - low, min(end, high) - low))
+        before = (xref, start, end)
+
+
+def _sentence(bounds: list[tuple[int, int]], at: int, size: int) -> tuple[int, int]:
+    place = bisect_right(bounds, (at, size + 1)) - 1
+    return bounds[place] if place >= 0 and at < bounds[place][1] else (0, size)
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -144,21 +204,40 @@ def sentences(text: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     start = 0
     for match in _END.finditer(text):
-        stop = len(text[: match.end()].rstrip())
-        if _ABBREVIATION.search(text[max(start, match.start() - 12) : match.start() + 1]):
+        stop = match.start()
+        if text[stop] == "." and _abbreviated(text[max(start, stop - 12) : stop]):
             continue
-        spans.append((start, stop))
+        spans.append((start, match.start() + len(match[0].rstrip())))
         start = match.end()
     if start < len(text):
         spans.append((start, len(text)))
     return spans
 
 
-def _same_sentence(a: Citance, b: Citance) -> bool:
-    return a.text == b.text and a.section == b.section
+def _abbreviated(text: str) -> bool:
+    """Whether a dot after this text may be that of an abbreviation or an initial."""
+    word = _LAST_WORD.search(text)
+    return word is not None and (word[0].lower() in _ABBREVIATIONS or word[0] in _CAPITALS)
 
 
-def _section(paragraph: Element) -> str | None:
-    """Titles of the sections around a paragraph, outermost first: ``Results > Cell growth``."""
-    titles = [clean(title) for above in paragraph.iterancestors("sec") if (title := above.find("title")) is not None]
-    return " > ".join(filter(None, reversed(titles))) or None
+def _add_mentions(index: _Index, found: _Found) -> None:
+    """Sentences that name a figure by its label, for figures that no cross-reference cites."""
+    wanted = {key: fig_id for key, fig_id in index.by_number.items() if not found.citances[fig_id]}
+    if not wanted:
+        return
+    for paragraph in index.survey.article.iter("p"):
+        scope = next(index.survey.scopes(paragraph))
+        for text, mention in _mentions(paragraph, {kind for s, kind, _ in wanted if s == scope}):
+            low, high = _sentence(sentences(text), mention.start, len(text))
+            for number in mention.numbers:
+                if fig_id := wanted.get((scope, mention.kind, number)):
+                    citance = Citance(found.section(paragraph), text[low:high], mention.start - low, min(mention.end, high) - low)
+                    found.add(fig_id, citance)
+
+
+def _mentions(paragraph: Element, kinds: set[str]) -> Iterator[tuple[str, Mention]]:
+    spoken = "".join(paragraph.itertext()).lower() if kinds else ""
+    if any(kind in spoken for kind in kinds) and _paragraph_of(paragraph) is not None:
+        text = clean(paragraph, _DROP | {"p"})
+        for mention in find_mentions(text, kinds):
+            yield text, mention

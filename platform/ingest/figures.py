@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from biomedray.ingest.captions import Caption, language, read_caption, read_label
 from biomedray.ingest.images import is_raster_name
 from biomedray.ingest.jats import Element, href
+from biomedray.ingest.rights import Holders
 from biomedray.records import Reason
 
 _FORMULA = frozenset(
@@ -21,6 +22,7 @@ _FORMULA = frozenset(
 )
 _TABLE = frozenset(["table-wrap", "table-wrap-group", "table-wrap-foot", "oasis:table"])
 _FIGURE = frozenset(("fig", "fig-group"))
+_PARTS = ("sub-article", "response")
 _FLOATS = frozenset(("floats-group", "floats-wrap"))
 
 
@@ -38,6 +40,8 @@ class Figure:
     flags: tuple[str, ...]
     n_graphics: int
     nested: bool
+    scope: int = 0
+    """Which part of the article holds it: 0 the article itself, then its sub-articles and responses as they come."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,39 @@ class Inventory:
     n_figures: int
     n_graphics: int
     n_without_graphic: int
+    survey: Survey
+
+
+class Survey:
+    """The elements of an article that figures are about, found in one walk, in document order."""
+
+    def __init__(self, article: Element) -> None:
+        self.article = article
+        self.by_tag: dict[str, list[Element]] = {tag: [] for tag in ("fig", "fig-group", "graphic", "xref", *_PARTS)}
+        self.figures: list[Element] = []
+        for element in article.iter(*self.by_tag):
+            self.by_tag[element.tag].append(element)
+            if element.tag in _FIGURE:
+                self.figures.append(element)
+        parts = self.by_tag["sub-article"] + self.by_tag["response"]
+        self._part = {element: number for number, element in enumerate(parts, 1)}
+
+    def scopes(self, element: Element) -> Iterator[int]:
+        """The parts around an element within which ids and numbers of figures are meant, innermost first.
+
+        Sub-articles and responses have numbers from 1; the article itself, 0, comes last.
+        """
+        if self._part:
+            for above in element.iterancestors(*_PARTS):
+                if above in self._part:
+                    yield self._part[above]
+        yield 0
 
 
 def read_figures(article: Element) -> Inventory:
     """The figures and units of an article."""
-    graphics = list(article.iter("graphic"))
+    survey = Survey(article)
+    graphics = survey.by_tag["graphic"]
     owned: dict[Element, list[Element]] = {}
     units: list[Unit] = []
     for graphic in graphics:
@@ -77,20 +109,20 @@ def read_figures(article: Element) -> Inventory:
             owned.setdefault(owner, []).append(graphic)
         else:
             units.append(Unit(None, href(graphic), reject=reject, detail=_where(graphic, owner)))
-    with_graphic = {figure for graphic in graphics if (figure := _nearest(graphic, frozenset(("fig",)))) is not None}
-    elements = [e for e in article.iter("fig", "fig-group") if e.tag == "fig" or e in owned]
-    ids = _ids(elements)
+    with_graphic = {figure for graphic in graphics if (figure := next(graphic.iterancestors("fig"), None)) is not None}
+    elements = [e for e in survey.figures if e.tag == "fig" or e in owned]
+    around = _Around(_ids(elements), Holders(article), survey)
     figures: list[Figure] = []
     for element in elements:
         pictures = _pictures(owned.get(element, []) or ([] if element in with_graphic else _media(element)))
-        figure = _figure(element, ids, len(pictures))
+        figure = _figure(element, around, len(pictures))
         figures.append(figure)
         if pictures:
             units += [_unit(figure, e, i) for i, group in enumerate(pictures) for e in group]
         elif element not in with_graphic:
             units.append(Unit(figure, None, reject=Reason.NO_GRAPHIC, detail=_media_detail(element)))
-    n_figures = sum(e.tag == "fig" for e in elements)
-    return Inventory(tuple(units), tuple(figures), n_figures, len(graphics), n_figures - len(with_graphic))
+    n_figures = len(survey.by_tag["fig"])
+    return Inventory(tuple(units), tuple(figures), n_figures, len(graphics), n_figures - len(with_graphic), survey)
 
 
 def _owner(graphic: Element) -> tuple[Element | None, Reason | None]:
@@ -106,7 +138,7 @@ def _owner(graphic: Element) -> tuple[Element | None, Reason | None]:
 
 
 def _nearest(element: Element, tags: frozenset[str]) -> Element | None:
-    return next((above for above in element.iterancestors() if above.tag in tags), None)
+    return next(element.iterancestors(*tags), None)
 
 
 def _where(graphic: Element, owner: Element | None) -> str:
@@ -151,21 +183,31 @@ def _unit(figure: Figure, graphic: Element, index: int) -> Unit:
     return unit if figure.caption is not None else replace(unit, reject=Reason.NO_CAPTION)
 
 
-def _figure(element: Element, ids: dict[Element, tuple[str, tuple[str, ...]]], n_graphics: int) -> Figure:
-    fig_id, flags = ids[element]
+@dataclass(frozen=True)
+class _Around:
+    """What reading one figure needs to know of its article."""
+
+    ids: dict[Element, tuple[str, tuple[str, ...]]]
+    holders: Holders
+    survey: Survey
+
+
+def _figure(element: Element, article: _Around, n_graphics: int) -> Figure:
+    fig_id, flags = article.ids[element]
     parent = _nearest(element, _FIGURE)
-    caption = read_caption(element)
+    caption = read_caption(element, article.holders)
     return Figure(
         fig_id=fig_id,
         xml_id=element.get("id"),
         label=read_label(element),
-        parent_id=None if parent is None else ids[parent][0] if parent in ids else parent.get("id"),
+        parent_id=None if parent is None else article.ids[parent][0] if parent in article.ids else parent.get("id"),
         container=container(element),
         caption=caption,
         lang=language(next(element.iterchildren("caption"), element)),
         flags=(*flags, *(caption.flags if caption else ())),
         n_graphics=n_graphics,
         nested=parent is not None and parent.tag == "fig",
+        scope=next(article.survey.scopes(element)),
     )
 
 
@@ -195,11 +237,12 @@ def _free(prefix: str, number: int, taken: set[str]) -> str:
 
 def container(element: Element) -> str:
     """Which part of the article holds the figure: sub-article, abstract, app, floats or body."""
-    tags = {above.tag for above in element.iterancestors()}
-    if tags & {"sub-article", "response"}:
+    around = [*element.iterancestors()]
+    tags = {above.tag for above in around}
+    if tags.intersection(_PARTS):
         return "sub-article"
     if tags & {"abstract", "trans-abstract"}:
         return "abstract"
-    if tags & _FLOATS or any(above.get("sec-type") == "display-objects" for above in element.iterancestors()):
+    if tags & _FLOATS or any(above.get("sec-type") == "display-objects" for above in around):
         return "floats"
     return "app" if tags & {"app", "app-group", "back"} else "body"

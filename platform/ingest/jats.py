@@ -22,11 +22,14 @@ Element: TypeAlias = Any  # lxml ships no types; an etree._Element
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
+_FOREIGN_ENTITY = re.compile(rb"&(?!amp;|lt;|gt;|quot;|apos;|#)")
 _ENTITY = re.compile(rb"<!\[CDATA\[.*?\]\]>|<!--.*?-->|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
 _XML_ENTITIES = {b"amp", b"lt", b"gt", b"quot", b"apos"}
 _NUMERIC = {b"amp": b"&#38;", b"lt": b"&#60;", b"gt": b"&#62;", b"quot": b"&#34;", b"apos": b"&#39;"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _STRAY = re.compile(rb"&(?![#A-Za-z])|<(?=[\s\d=<])")
+_XMLNS = re.compile(rb"xmlns(?::[^\s=]+)?\s*=\s*[\"']([^\"']*)[\"']")
+_MAX_NAMESPACES = 40
 _MAX_ENTITY_CHARS = 256
 _MAX_ENTITIES = 100_000
 
@@ -54,9 +57,9 @@ def parse_articles(xml: bytes) -> list[ArticleTree]:
         XmlError: MALFORMED_XML where nothing of an article with figures can be read, else NOT_AN_ARTICLE.
     """
     root, flags = _parse(replace_html_entities(xml))
-    if not _resolve_entities(root):
+    if (flags or _maybe_entities(xml)) and not _resolve_entities(root):
         flags = (*flags, "unresolved_entity")
-    _localise(root)
+    _localise(root, None if flags else _namespaces(xml))
     articles = list(_articles(root))
     if not articles:
         raise XmlError(Reason.NOT_AN_ARTICLE, f"the root element is <{root.tag}>")
@@ -67,7 +70,7 @@ def parse_articles(xml: bytes) -> list[ArticleTree]:
 
 def replace_html_entities(xml: bytes) -> bytes:
     """Named HTML entities as numeric references, since the DTD that declares them is not loaded."""
-    if not re.search(rb"&(?!amp;|lt;|gt;|quot;|apos;|#)", xml):
+    if not _maybe_entities(xml):
         return xml
     declared = set(re.findall(rb"<!ENTITY\s+([A-Za-z][A-Za-z0-9.]*)\s", xml))
 
@@ -79,6 +82,11 @@ def replace_html_entities(xml: bytes) -> bytes:
         return "".join(f"&#{ord(c)};" for c in characters).encode() if characters else match[0]
 
     return _ENTITY.sub(numeric, xml)
+
+
+def _maybe_entities(xml: bytes) -> bool:
+    """Whether there is a reference to any but XML's own entities; in UTF-16 a look at the bytes can't say."""
+    return b"\0" in xml[:4] or _FOREIGN_ENTITY.search(xml) is not None
 
 
 def href(element: Element) -> str | None:
@@ -146,8 +154,19 @@ def local_name(tag: str) -> str:
     return tag.rpartition("}")[2].rpartition(":")[2] or "unnamed"
 
 
-def _localise(root: Element) -> None:
-    for element in root.iter("*"):
+def _namespaces(xml: bytes) -> list[str] | None:
+    """The namespaces that an intact document binds; None where a look at its bytes can't say."""
+    if not xml[:4].isascii() or b"\0" in xml[:4] or b"<!ATTLIST" in xml:
+        return None
+    found = set(_XMLNS.findall(xml)) - {b""}
+    plain = len(found) <= _MAX_NAMESPACES and all(uri.isascii() and b"&" not in uri for uri in found)
+    return sorted(uri.decode() for uri in found) if plain else None
+
+
+def _localise(root: Element, namespaces: list[str] | None) -> None:
+    """Names without namespaces. Few elements have one, and lxml finds those quickly when it is told which to look for."""
+    names = ["*"] if namespaces is None else [f"{{{uri}}}*" for uri in namespaces]
+    for element in list(root.iter(*names)) if names else ():
         tag = element.tag
         if "}" in tag or ":" in tag:
             element.tag = local_name(tag)

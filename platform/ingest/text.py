@@ -1,125 +1,126 @@
 r"""Marked-up text to one clean line: nothing glued, nothing split, nothing twice.
 
-Rules, each a test: white space of every kind is one space; block elements and <break/> stand apart;
-``10<sup>4</sup>`` is ``10^4`` but ``CO<sub>2</sub>`` is ``CO2``; a formula that is there as MathML and
-as TeX is written once; zero-width characters and soft hyphens go; Unicode NFC.
+What a clean text leaves out or changes has a name, and the tests hold that nothing else is lost:
+
+WHITE_SPACE  every run of white space is one space, none at the ends; blocks and <break/> stand apart by one
+ZERO_WIDTH   zero-width characters, soft hyphens, byte order marks go
+NFC          characters are composed
+SCRIPT       a script that would melt into a number gets a sign: ``10^4``, but ``CO2``; ``Smith^12`` for a citation
+FORMULA      a formula is written once: MathML in one line, or TeX without its preamble
+IDENTIFIER   object ids and key words of a figure are no words of its caption
+RIGHTS       permissions and attributions: they have the column ``fig_rights``
+ALTERNATIVE  alt-text and long-desc describe the picture in other words
+FLOAT        figures and tables inside the text have their own caption
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import Final
 
 from lxml import etree
 
+from biomedray.ingest.formula import has_mathml, mathml, tex
 from biomedray.ingest.jats import Element
 
-# Not allowed in running text (Unicode non-characters), so they can mark where a cross-reference stands.
-MARK_START, MARK_END = "\ufdd0", "\ufdd1"
+Span = tuple[Element, int, int]
 
-_BLOCKS = frozenset(
-    [
-        "title",
-        "p",
-        "list",
-        "list-item",
-        "def-list",
-        "def-item",
-        "def",
-        "term",
-        "disp-quote",
-        "disp-formula",
-        "sec",
-        "label",
-        "table",
-        "tr",
-        "td",
-        "th",
-        "caption",
-        "verse-group",
-        "verse-line",
-        "statement",
-        "boxed-text",
-        "speech",
-        "preformat",
-        "code",
-        "subtitle",
-    ]
+_BLOCKS: Final = frozenset(
+    (
+        *("title", "subtitle", "label", "caption", "p", "sec", "list", "list-item", "def-list", "def-item", "def", "term"),
+        *("disp-quote", "disp-formula", "table", "tr", "td", "th", "verse-group", "verse-line", "statement", "boxed-text"),
+        *("speech", "preformat", "code", "supplementary-material", "media"),
+    )
 )
+_FLOATS: Final = frozenset(("fig", "fig-group", "table-wrap"))
+_APART: Final = _BLOCKS | _FLOATS
+
+# Not part of the words of a caption; their own columns or none. By the rule's name above.
+LEFT_OUT: Final[dict[str, frozenset[str]]] = {
+    "IDENTIFIER": frozenset(("object-id", "kwd-group")),
+    "RIGHTS": frozenset(("permissions", "attrib")),
+    "ALTERNATIVE": frozenset(("alt-text", "long-desc", "graphic", "inline-graphic")),
+    "FLOAT": _FLOATS,
+}
+NOT_CAPTION: Final = frozenset[str]().union(*LEFT_OUT.values())
+# Of running text, files that go with it are no part either; in a caption their titles are, and marked as "supplement".
+NOT_TEXT: Final = NOT_CAPTION | {"media", "supplementary-material"}
+
 _ZERO_WIDTH = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad\ufdd0\ufdd1]")
-_SPACE = re.compile(r"\s+")
-_TEX_BODY = re.compile(r"\\begin\{document\}(.*?)\\end\{document\}", re.DOTALL)
-_TEX_SIGN = re.compile(
-    r"\\usepackage(\[[^\]]*\])?\{[^}]*\}|\\documentclass(\[[^\]]*\])?\{[^}]*\}|\\setlength\{[^}]*\}\{[^}]*\}|\${1,2}|\\[\[\]()]"
-)
-_SIGNS = "+-\u2212\u2013\u00b1"
-
-# Not part of the words of a caption or paragraph; their own columns or none.
-NOT_TEXT = frozenset(
-    [
-        "object-id",
-        "permissions",
-        "attrib",
-        "media",
-        "supplementary-material",
-        "graphic",
-        "inline-graphic",
-        "alt-text",
-        "long-desc",
-        "fig",
-        "fig-group",
-        "table-wrap",
-        "kwd-group",
-    ]
-)
-
-OnXref = Callable[[Element], bool]
+_SIGNS: Final = "+-\u2212\u2013\u00b1"
+_MAX_DEPTH: Final = 200
 
 
-@dataclass
 class _Line:
-    """Text gathered so far; ``script`` waits for the first character of a sub- or superscript."""
+    """Text gathered so far; ``script`` waits for the first character of a sub- or superscript.
 
-    parts: list[str] = field(default_factory=list)
-    last: str = ""
-    script: str = ""
-    reference: bool = False
+    ``spans`` hold elements and where their parts begin and end; ``signs`` are the parts that are a script's sign.
+    """
 
-    def add(self, text: str | None) -> None:
-        if not text:
-            return
-        if self.script and text.strip():
+    __slots__ = ("parts", "reference", "rules", "script", "signs", "spans")
+
+    def __init__(self, rules: _Rules) -> None:
+        self.rules = rules
+        self.parts: list[str] = []
+        self.script = ""
+        self.reference = False
+        self.signs: set[int] = set()
+        self.spans: list[Span] = []
+
+    def add(self, text: str) -> None:
+        if self.script and not text.isspace():
             if self._would_merge(text):
+                self.signs.add(len(self.parts))
                 self.parts.append(self.script)
             self.script = ""
         self.parts.append(text)
-        self.last = text[-1]
-
-    def mark(self, sign: str) -> None:
-        self.parts.append(sign)
 
     def _would_merge(self, text: str) -> bool:
+        last = self.parts[-1][-1] if self.parts else ""
         if self.reference:
-            return self.last.isalnum()
+            return last.isalnum()
         number = text[0].isdigit() or (text[0] in _SIGNS and text[1:2].isdigit())
-        return self.last.isdigit() and number
+        return last.isdigit() and number
 
 
 def clean(root: Element, drop: frozenset[str] = NOT_TEXT) -> str:
     """The element's text as one line of NFC characters with single spaces."""
-    return collapse("".join(_walk(root, drop, None)))
+    if not len(root) and root.tag not in _TAG_RULES:
+        return collapse(root.text or "")
+    line = _Line(_rules(drop, frozenset()))
+    _root(line, root)
+    return collapse("".join(line.parts))
 
 
-def clean_marked(root: Element, on_xref: OnXref, drop: frozenset[str] = NOT_TEXT) -> tuple[str, list[tuple[int, int]]]:
-    """As ``clean``, with the span of each cross-reference for which ``on_xref`` says true, in document order."""
-    return _extract_marks("".join(_walk(root, drop, on_xref)))
+def clean_spans(
+    roots: Sequence[Element],
+    spanned: frozenset[str],
+    drop: frozenset[str] = NOT_TEXT,
+    wanted: Callable[[Element], bool] | None = None,
+) -> tuple[str, list[Span]]:
+    """The clean text of some elements one after the other, and where in it those with the tags ``spanned`` stand.
+
+    Spans are in document order, outer before inner, begin and end with no space, and may be empty; ``text`` is
+    what ``clean`` gives. Elements for which ``wanted`` says false have none.
+    """
+    line = _Line(_rules(drop, spanned))
+    for number, root in enumerate(roots):
+        if number:
+            _space(line)
+        _root(line, root)
+    spans = [span for span in line.spans if wanted is None or wanted(span[0])]
+    if not spans:
+        return collapse("".join(line.parts)), []
+    return _placed(line.parts, spans, line.signs)
 
 
 def collapse(text: str) -> str:
     """NFC, zero-width characters out, every run of white space one space, none at the ends."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", _ZERO_WIDTH.sub("", text))).strip()
+    return " ".join(_normal(text).split())
 
 
 def raw(root: Element) -> str:
@@ -127,139 +128,154 @@ def raw(root: Element) -> str:
     return "".join(root.itertext())
 
 
-def _walk(root: Element, drop: frozenset[str], on_xref: OnXref | None) -> list[str]:
-    line = _Line()
-    marked: set[Element] = set()
-    walker = etree.iterwalk(root, events=("start", "end"))
-    for event, element in walker:
-        if event == "start":
-            if element is not root and element.tag in drop:
-                walker.skip_subtree()
-            elif not _enter(line, element, walker):
-                if on_xref is not None and element.tag == "xref" and on_xref(element):
-                    marked.add(element)
-                    line.mark(MARK_START)
-                line.add(_strip_marks(element.text))
+def _normal(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", _ZERO_WIDTH.sub("", text))
+
+
+def _root(line: _Line, root: Element) -> None:
+    rule = line.rules.get(root.tag, _inside)
+    (_TAG_RULES.get(root.tag, _inside) if rule in (_nothing, _apart) else rule)(line, root, 0)
+
+
+def _inside(line: _Line, element: Element, depth: int) -> None:
+    """An element's text and that of its children: here most of the time of cleaning is spent."""
+    if text := element.text:
+        if line.script:
+            line.add(text)
         else:
-            _leave(line, element, root, drop, marked)
-    return line.parts
-
-
-def _enter(line: _Line, element: Element, walker: etree.iterwalk) -> bool:
-    """What an element's start does; True when its content was written or left out already."""
-    tag = element.tag
-    if tag in _BLOCKS or tag == "break":
-        line.add(" ")
-    elif tag in ("sup", "sub"):
-        line.script = "^" if tag == "sup" else "_"
-        line.reference = _is_reference(element)
-    elif tag in ("math", "tex-math"):
-        walker.skip_subtree()
-        if tag == "math":
-            line.add(mathml(element))
-        elif not _has_math(element):
-            line.add(tex(raw(element)))
-        return True
-    return False
-
-
-def _leave(line: _Line, element: Element, root: Element, drop: frozenset[str], marked: set[Element]) -> None:
-    if element in marked:
-        line.mark(MARK_END)
-    if element is root:
+            line.parts.append(text)
+    if depth > _MAX_DEPTH:
+        line.add(raw(element)[len(text or "") :] or " ")
         return
-    if element.tag in _BLOCKS or (element.tag in drop and element.tag in ("fig", "table-wrap", "fig-group")):
-        line.add(" ")
-    elif element.tag in ("sup", "sub"):
-        line.script = ""
-    line.add(_strip_marks(element.tail))
+    for child in element:
+        rule = line.rules.get(child.tag)
+        if rule is None:
+            _inside(line, child, depth + 1)
+        else:
+            rule(line, child, depth + 1)
+        if tail := child.tail:
+            if line.script:
+                line.add(tail)
+            else:
+                line.parts.append(tail)
+
+
+def _spanned(line: _Line, element: Element, depth: int) -> None:
+    number, start = len(line.spans), len(line.parts)
+    line.spans.append((element, start, start))
+    _TAG_RULES.get(element.tag, _inside)(line, element, depth)
+    line.spans[number] = (element, start, len(line.parts))
+
+
+def _space(line: _Line) -> None:
+    if line.parts and line.parts[-1] != " ":
+        line.parts.append(" ")
+
+
+def _block(line: _Line, element: Element, depth: int) -> None:
+    _space(line)
+    _inside(line, element, depth)
+    _space(line)
+
+
+def _break(line: _Line, element: Element, depth: int) -> None:
+    _space(line)
+    _inside(line, element, depth)
+
+
+def _script(line: _Line, element: Element, depth: int) -> None:
+    line.script = "^" if element.tag == "sup" else "_"
+    line.reference = _is_reference(element)
+    _inside(line, element, depth)
+    line.script = ""
+
+
+def _math(line: _Line, element: Element, _: int) -> None:
+    if text := mathml(element):
+        line.add(text)
+
+
+def _tex(line: _Line, element: Element, _: int) -> None:
+    if not has_mathml(element) and (text := tex(raw(element))):
+        line.add(text)
+
+
+def _nothing(_line: _Line, _element: Element, _depth: int) -> None:
+    """Comments, processing instructions, and what is left out."""
+
+
+def _apart(line: _Line, _element: Element, _depth: int) -> None:
+    """What stood apart from the text around it still does when it is left out."""
+    _space(line)
+
+
+_Rule = Callable[[_Line, Element, int], None]
+_Rules = dict[object, _Rule]
+_TAG_RULES: Final[_Rules] = {
+    **dict.fromkeys(_BLOCKS, _block),
+    "break": _break,
+    "sup": _script,
+    "sub": _script,
+    "math": _math,
+    "tex-math": _tex,
+    etree.Comment: _nothing,
+    etree.PI: _nothing,
+}
+
+
+@cache
+def _rules(drop: frozenset[str], spanned: frozenset[str]) -> _Rules:
+    left_out: _Rules = {tag: _apart if tag in _APART else _nothing for tag in drop}
+    marked: _Rules = dict.fromkeys(spanned, _spanned)
+    return _TAG_RULES | marked | left_out
 
 
 def _is_reference(script: Element) -> bool:
     """Whether a superscript is a citation number: it may not melt into the word before it."""
-    if any(child.get("ref-type") == "bibr" for child in script.iter("xref")):
+    if len(script) and any(child.get("ref-type") == "bibr" for child in script.iter("xref")):
         return True
     parent = script.getparent()
     return parent is not None and parent.tag == "xref" and parent.get("ref-type") == "bibr"
 
 
-def _has_math(tex_math: Element) -> bool:
-    parent = tex_math.getparent()
-    return parent is not None and parent.tag == "alternatives" and next(parent.iter("math"), None) is not None
+def _placed(parts: list[str], spans: list[Span], signs: set[int]) -> tuple[str, list[Span]]:
+    """The clean text, and spans of parts as spans of it; the sign of a script belongs to nobody."""
+    inner = [(element, start + (start in signs and start < end), end) for element, start, end in spans]
+    cuts = sorted({cut for _, *ends in inner for cut in ends})
+    text, at = _join(parts, cuts)
+    placed = []
+    for element, first, last in inner:
+        start, end = at[first], at[last]
+        if start < end and text[start] == " ":
+            start += 1
+        placed.append((element, start, end))
+    return text, placed
 
 
-def _strip_marks(text: str | None) -> str | None:
-    return text.replace(MARK_START, "").replace(MARK_END, "") if text else text
+def _join(parts: list[str], cuts: list[int]) -> tuple[str, dict[int, int]]:
+    """The clean text, and for each cut between parts the length of the clean text before it, without a space at its end."""
+    source = "".join(parts)
+    text = collapse(source)
+    if text == source.strip():
+        lead = len(source) - len(source.lstrip())
+        before = [0, *accumulate(map(len, parts))]
+        sizes = [min(max(before[cut] - lead, 0), len(text)) for cut in cuts]
+        return text, {cut: size - (text[size - 1 : size] == " ") for cut, size in zip(cuts, sizes, strict=True)}
+    return text, _sizes(parts, cuts, len(text))
 
 
-def tex(source: str) -> str:
-    r"""A formula's TeX without the preamble that makes a document of it: ``\documentclass...$$R_0$$`` is ``R_0``."""
-    body = _TEX_BODY.search(source)
-    return _TEX_SIGN.sub("", body[1] if body else source)
-
-
-def mathml(element: Element, depth: int = 0) -> str:
-    """MathML in one line: ``a^b``, ``R0``, ``a/b``, ``sqrt(a)``; annotations (the same as TeX) are left out."""
-    if depth > 40:
-        return raw(element)
-    children = [child for child in element.iterchildren("*") if not child.tag.startswith("annotation")]
-    parts = [mathml(child, depth + 1) for child in children]
-    if not children:
-        return _leaf(element)
-    joined = _MATH[element.tag](parts) if element.tag in _MATH and len(parts) == _ARITY[element.tag] else "".join(parts)
-    own = (element.text or "") + "".join(child.tail or "" for child in element.iterchildren("*"))
-    return joined + own.strip()
-
-
-def _leaf(element: Element) -> str:
-    text = element.text or ""
-    if element.tag == "mtext":
-        return text
-    return " " if element.tag == "mspace" else text.strip()
-
-
-def _group(part: str) -> str:
-    return part if len(part) <= 1 or part.isalnum() else f"({part})"
-
-
-def _subscript(base: str, index: str) -> str:
-    """As in running text: ``R0``, but ``10_2``."""
-    return f"{base}_{index}" if base[-1:].isdigit() and index[:1].isdigit() else base + index
-
-
-_MATH: dict[str, Callable[[list[str]], str]] = {
-    "msup": lambda p: f"{p[0]}^{_group(p[1])}",
-    "msub": lambda p: _subscript(p[0], p[1]),
-    "msubsup": lambda p: f"{_subscript(p[0], p[1])}^{_group(p[2])}",
-    "mfrac": lambda p: f"{_group(p[0])}/{_group(p[1])}",
-    "msqrt": lambda p: f"sqrt({p[0]})",
-}
-_ARITY = {"msup": 2, "msub": 2, "msubsup": 3, "mfrac": 2, "msqrt": 1}
-
-
-def _extract_marks(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """Collapse marked text; a mark takes no width, and spans don't begin or end with a space."""
-    pieces = re.split(f"([{MARK_START}{MARK_END}])", text)
-    out = ""
-    open_spans: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for piece in pieces:
-        if piece == MARK_START:
-            open_spans.append(len(spans))
-            spans.append((len(out), len(out)))
-        elif piece == MARK_END:
-            number = open_spans.pop()
-            spans[number] = (spans[number][0], len(out))
+def _sizes(parts: list[str], cuts: list[int], whole: int) -> dict[int, int]:
+    """The same lengths where cleaning changed the text on the way."""
+    sizes: dict[int, int] = {}
+    size, gap = 0, False
+    for low, high in pairwise((0, *cuts, len(parts))):
+        piece = _normal("".join(parts[low:high]))
+        if words := " ".join(piece.split()):
+            size += bool(size) * (gap or piece[0].isspace()) + len(words)
+            gap = piece[-1].isspace()
         else:
-            out = _append(out, piece)
-    return out.rstrip(), [_trim(out, start, end) for start, end in spans]
-
-
-def _append(out: str, piece: str) -> str:
-    text = _SPACE.sub(" ", unicodedata.normalize("NFC", _ZERO_WIDTH.sub("", piece)))
-    return out + (text.lstrip() if not out or out.endswith(" ") else text)
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    inner = text[start:end]
-    return start + len(inner) - len(inner.lstrip()), end - (len(inner) - len(inner.rstrip()))
+            gap = gap or bool(piece)
+        sizes[high] = size
+    if size != whole:  # a character composes with one before the cut, and belongs to that
+        return {cut: len(collapse("".join(parts[:cut]))) for cut in cuts}
+    return sizes

@@ -39,7 +39,11 @@ CASES: dict[str, tuple[list[str], list[tuple[str, str, str]], dict[str, list[str
         [("F1/0", "f1.jpg", "The whole."), ("F1s1/0", "f1s1.jpg", "The supplement.")],
         {},
     ),
-    "source_data": (["f1-data1.xlsx.png", "f1.jpg"], [("F1/0", "f1.jpg", "Counts. Mean of three.")], {}),
+    "source_data": (
+        ["f1-data1.xlsx.png", "f1.jpg"],
+        [("F1/0", "f1.jpg", "Counts. Mean of three. Source data 1. Raw counts.")],
+        {},
+    ),
     "media_image": (["f1.jpg"], [("F1/0", "f1.jpg", "A cell.")], {"no_graphic": [None]}),
     "figure_group": (
         ["f1a.jpg", "f1b.jpg"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 
@@ -12,7 +13,8 @@ from lxml import etree
 
 from biomedray.ingest.captions import count_tokens
 from biomedray.ingest.citances import sentences
-from biomedray.ingest.text import clean, clean_marked, collapse, mathml, raw, tex
+from biomedray.ingest.formula import mathml, tex
+from biomedray.ingest.text import NOT_CAPTION, clean, clean_spans, collapse, raw
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cn", "Co")), max_size=12)
 INLINE = st.sampled_from(["italic", "bold", "sup", "sub", "xref", "ext-link", "named-content", "break", "styled-content"])
@@ -53,16 +55,39 @@ def test_clean_text_is_one_normal_line(root: etree._Element) -> None:
     assert unicodedata.is_normalized("NFC", text)
 
 
-@given(captions())
-def test_marks_change_nothing_and_point_at_their_text(root: etree._Element) -> None:
-    seen: list[etree._Element] = []
-    text, spans = clean_marked(root, lambda xref: seen.append(xref) is None)
-    assert "".join(text.split()) == "".join(clean(root).split())
-    for xref, (start, end) in zip(seen, spans, strict=True):
-        assert 0 <= start <= end <= len(text)
+MARKED = frozenset(["italic", "bold", "sup", "sub", "xref", "title", "p", "list-item"])
+
+
+@given(st.lists(captions(), min_size=1, max_size=2))
+def test_spans_change_nothing_and_point_at_their_text(roots: list[etree._Element]) -> None:
+    text, spans = clean_spans(roots, MARKED, NOT_CAPTION)
+    assert text == collapse(" ".join(clean(root) for root in roots))
+    assert [element for element, _, _ in spans] == [e for root in roots for e in root.iter(*MARKED)]
+    for element, start, end in spans:
         inside = text[start:end]
+        assert 0 <= start <= end <= len(text)
         assert inside == inside.strip()
-        assert Counter("".join(clean(xref).split())) <= Counter("".join(inside.split())) or "^" in inside or "_" in inside
+        if unicodedata.is_normalized("NFD", raw(roots[0]) + raw(roots[-1])):  # nothing composes across an element's edge
+            assert _words(inside) == _words(clean(element))
+
+
+def _words(text: str) -> str:
+    """Without white space and the signs of scripts, which depend on what stands before."""
+    return re.sub(r"[\s^_]", "", text)
+
+
+@given(captions())
+def test_spans_of_wanted_elements_alone(root: etree._Element) -> None:
+    _, every = clean_spans([root], MARKED)
+    text, some = clean_spans([root], MARKED, wanted=lambda element: element.tag == "xref")
+    assert text == clean(root)
+    assert some == [span for span in every if span[0].tag == "xref"]
+
+
+def test_span_where_a_character_composes_across_its_edge() -> None:
+    root = etree.fromstring("<p>caf e<italic>\u0301 a</italic> b</p>")
+    text, [(_, start, end)] = clean_spans([root], frozenset(["italic"]))
+    assert (text, text[start:end]) == ("caf \u00e9 a b", "a")
 
 
 @given(st.text(max_size=200))
