@@ -12,12 +12,20 @@ from collections.abc import Mapping
 from biomedray.corpus.layouts import BUCKET
 
 SNAPSHOT = "2026-11-20T01-00Z"
+EARLIER = "2026-11-13T01-00Z"
+# In the earlier snapshot only, and its files are gone: PMC has withdrawn it.
+WITHDRAWN = "metadata/PMC10990001.1.json"
 _FOLDER = f"inventory-reports/{BUCKET}/metadata"
 _MODIFIED = "2026-11-19T08:00:00.000Z"
 _SHARDS = 2
 
 
-def inventory(etags: Mapping[str, str]) -> dict[str, bytes]:
+def earlier(etags: Mapping[str, str]) -> dict[str, str]:
+    """What the bucket held a week before: second versions were not there yet, an article has been withdrawn since."""
+    return {key: tag for key, tag in etags.items() if key.endswith(".1.json")} | {WITHDRAWN: _md5(WITHDRAWN.encode())}
+
+
+def inventory(etags: Mapping[str, str], snapshot: str = SNAPSHOT) -> dict[str, bytes]:
     """Files of one snapshot, by key: CSV shards without header, the manifest that names them, and its checksum.
 
     ``etags`` maps keys such as ``metadata/PMC1.1.json`` to the MD5 of the object. A sibling
@@ -30,9 +38,9 @@ def inventory(etags: Mapping[str, str]) -> dict[str, bytes]:
         shards[f"{_FOLDER}/data/{_md5(data)[:8]}-{i:04d}.csv.gz"] = data
     manifest = _manifest(shards)
     return shards | {
-        f"{_FOLDER}/{SNAPSHOT}/manifest.json": manifest,
-        f"{_FOLDER}/{SNAPSHOT}/manifest.checksum": _md5(manifest).encode() + b"\n",
-        f"{_FOLDER}/hive/dt={SNAPSHOT[:10]}-01-00/symlink.txt": "".join(f"s3://{BUCKET}/{key}\n" for key in shards).encode(),
+        f"{_FOLDER}/{snapshot}/manifest.json": manifest,
+        f"{_FOLDER}/{snapshot}/manifest.checksum": _md5(manifest).encode() + b"\n",
+        f"{_FOLDER}/hive/dt={snapshot[:10]}-01-00/symlink.txt": "".join(f"s3://{BUCKET}/{key}\n" for key in shards).encode(),
     }
 
 

@@ -19,7 +19,7 @@ from biomedray.artifacts import Manifest, write_atomic
 from biomedray.config import Config
 from biomedray.corpus.article import plan_article
 from biomedray.corpus.broken import broken_articles, classes
-from biomedray.corpus.inventory import inventory
+from biomedray.corpus.inventory import EARLIER, earlier, inventory
 from biomedray.corpus.layouts import Bundle, bundle, files
 from biomedray.corpus.truth import truth_line
 
@@ -114,7 +114,7 @@ def write_lists(out: Path, made: Iterable[Made]) -> None:
         write_atomic(out / "packages" / "oa_file_list.csv", text.getvalue())
     etags = dict(found.etag for found in everything if found.etag)
     if etags:
-        for key, data in inventory(etags).items():
+        for key, data in (inventory(earlier(etags), EARLIER) | inventory(etags)).items():
             write_atomic(out / "cloud" / key, data)
     write_atomic(out / TRUTH, "".join(found.truth for found in everything))
 

@@ -102,18 +102,27 @@ def test_the_file_list_names_every_package(corpus: Path) -> None:
 
 def test_the_inventory_names_every_metadata_record_with_its_md5(corpus: Path) -> None:
     cloud = corpus / "cloud"
-    snapshots = [
-        path for path in (cloud / "inventory-reports" / "pmc-oa-opendata" / "metadata").iterdir() if path.name.startswith("20")
-    ]
-    manifest_bytes = (snapshots[0] / "manifest.json").read_bytes()
-    assert (snapshots[0] / "manifest.checksum").read_text().strip() == hashlib.md5(manifest_bytes).hexdigest()
+    earlier, newest = sorted((cloud / "inventory-reports" / "pmc-oa-opendata" / "metadata").glob("20*"))
+    rows = _listed(cloud, newest)
+    assert {key for _, key, _, _ in rows} == {f"metadata/{path.name}" for path in (cloud / "metadata").iterdir()}
+    assert all(hashlib.md5((cloud / key).read_bytes()).hexdigest() == tag for _, key, _, tag in rows)
+    gone, new = (
+        {key for _, key, _, _ in _listed(cloud, a)} - {key for _, key, _, _ in _listed(cloud, b)}
+        for a, b in ((earlier, newest), (newest, earlier))
+    )
+    assert gone == {"metadata/PMC10990001.1.json"}
+    assert {key.split(".")[1] for key in new} <= {"2"}
+
+
+def _listed(cloud: Path, snapshot: Path) -> list[list[str]]:
+    manifest_bytes = (snapshot / "manifest.json").read_bytes()
+    assert (snapshot / "manifest.checksum").read_text().strip() == hashlib.md5(manifest_bytes).hexdigest()
     rows = []
     for shard in json.loads(manifest_bytes)["files"]:
         data = (cloud / shard["key"]).read_bytes()
         assert (len(data), hashlib.md5(data).hexdigest()) == (shard["size"], shard["MD5checksum"])
         rows += list(csv.reader(gzip.decompress(data).decode().splitlines()))
-    assert {key for _, key, _, _ in rows} == {f"metadata/{path.name}" for path in (cloud / "metadata").iterdir()}
-    assert all(hashlib.md5((cloud / key).read_bytes()).hexdigest() == tag for _, key, _, tag in rows)
+    return rows
 
 
 def test_cloud_records_are_mirrored_and_their_checksums_hold(corpus: Path, whole: list[dict[str, Any]]) -> None:
