@@ -264,12 +264,15 @@ def read_decision(out: Path, made: int) -> Decision:  # noqa: ARG001  # 'made' t
 
 
 def is_applied(out: Path, part: int) -> bool:
-    """Whether a part is in its place, with nothing left to move."""
+    """Whether a part is in its place, with nothing left to move and nothing of old beside it."""
     marker = _marker(out, part)
     if not marker.is_file():
         return False
     plan = json.loads(marker.read_bytes())
-    return plan["root"] is None or not any((out / plan["root"] / name).exists() for name in plan["files"])
+    if plan["root"] is None:
+        return True
+    waiting = any((out / plan["root"] / name).exists() for name in plan["files"])
+    return not waiting and set(_present(out, part)) == set(plan["files"])
 
 
 def _marker(out: Path, part: int) -> Path:
