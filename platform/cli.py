@@ -213,7 +213,7 @@ def ingest(
             raise UserError(
                 "--update keeps the settings of the pairs it updates; leave out --set, --config, --filter and selections"
             )
-        console.print(summary_table(update_pairs(paths[:-1], Path(paths[-1]), progress=not quiet)))
+        console.print(summary_table(update_pairs(paths[:-1], Path(paths[-1]), _given(fetch), progress=not quiet)))
         return
     manifest = run(paths[:-1], Path(paths[-1]), resolved, progress=not quiet)
     console.print(summary_table(manifest))
@@ -332,13 +332,16 @@ def serve(
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="Any artifact folder.")],
     html: Annotated[Path | None, typer.Option(help="Also write a page with pictures here.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="On a page of pairs: count captions by this tokenizer.json or WordPiece vocab.txt too.")
+    ] = None,
 ) -> None:
-    """What is in an artifact, in a table."""
+    """What is in an artifact, in a table; of pairs the page shows sizes, lengths, rights and a sample to sift."""
     from biomedray.report import inspect_table, write_report
 
     console.print(inspect_table(artifact))
     if html is not None:
-        write_report([artifact], html)
+        write_report([artifact], html, tokenizer=tokenizer)
         console.print(f"page: [bold]{html}[/bold]")
 
 

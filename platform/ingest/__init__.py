@@ -10,9 +10,9 @@ one pair or one reject, and the ledger says so article by article. Only ``pipeli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biomedray.artifacts import Manifest
 from biomedray.ingest.settings import IngestConfig
@@ -42,12 +42,13 @@ def ingest(sources: Sequence[str], out: Path, config: IngestConfig = _DEFAULTS, 
     return run(sources, out, config, progress)
 
 
-def update(sources: Sequence[str], out: Path, progress: bool = True) -> Manifest:
+def update(sources: Sequence[str], out: Path, fetch: Mapping[str, Any] | None = None, progress: bool = True) -> Manifest:
     """Bring a finished pairs artifact up to what the same sources hold now, with its own settings.
 
     Articles that are new or whose files changed are read; those that are gone become a reject ``withdrawn``; everything
     else stays. Copies, duplicates, clusters and the split are settled anew over all articles, so the rows are those of
-    a fresh run on the same sources. Killed and started again, it goes on.
+    a fresh run on the same sources. Killed and started again, it goes on. ``fetch`` overrides fields of
+    ``IngestConfig.fetch``; the newest inventory is taken unless it names a ``snapshot``.
 
     Raises:
         UserError: ``out`` holds no finished pairs artifact, or a source is missing.
@@ -55,7 +56,7 @@ def update(sources: Sequence[str], out: Path, progress: bool = True) -> Manifest
     """
     from biomedray.ingest.pipeline import update as run
 
-    return run(sources, out, progress)
+    return run(sources, out, dict(fetch or {}), progress)
 
 
 def compare(sources: Sequence[str], progress: bool = True) -> Comparison:

@@ -23,11 +23,21 @@ from biomedray.ingest.articles import extract
 from biomedray.ingest.count import count_artifact
 from biomedray.ingest.delta import FOLDER as UPDATE
 from biomedray.ingest.delta import Underway, adopt, begin, compare_part, end, reopen, stage_update
+from biomedray.ingest.inventory import cloud_sources, is_cloud, read_inventory
 from biomedray.ingest.neardup import TABLES
 from biomedray.ingest.packages import open_refs
-from biomedray.ingest.population import Population, fingerprint_refs, freeze, group, number_of_parts, read_population, read_refs
-from biomedray.ingest.settings import IngestConfig
-from biomedray.ingest.sources import discover
+from biomedray.ingest.population import (
+    Population,
+    fingerprint_refs,
+    freeze,
+    group,
+    merge,
+    number_of_parts,
+    read_population,
+    read_refs,
+)
+from biomedray.ingest.settings import FetchConfig, IngestConfig
+from biomedray.ingest.sources import ArticleRef, discover
 from biomedray.ingest.tables import progress_bar
 from biomedray.ingest.write import PartWriter, part_name
 
@@ -77,7 +87,7 @@ def finish(
     return manifest
 
 
-def update(sources: Sequence[str], out: Path, progress: bool) -> Manifest:
+def update(sources: Sequence[str], out: Path, fetch: Row, progress: bool) -> Manifest:
     """Bring a finished artifact up to what the sources hold now; see ``biomedray.ingest.delta``."""
     if not sources:
         raise UserError("no source given; name the sources that the pairs came from")
@@ -85,6 +95,7 @@ def update(sources: Sequence[str], out: Path, progress: bool) -> Manifest:
     underway = begin(out, sources)
     if not underway.finished:
         config = IngestConfig.model_validate(underway.manifest.config)
+        config = config.model_copy(update={"fetch": FetchConfig(**{**config.fetch.model_dump(), "snapshot": None, **fetch})})
         timings = {} if underway.settled else _update_parts(sources, out.resolve(), config, underway, progress)
         details = {"resumed": underway.resumed, "update": _changes(out)}
         finish(sources, out, config, adopt(out), details, timings)
@@ -98,7 +109,11 @@ def _update_parts(
     """Stage what changed, settle everything; returns the timings."""
     started = time.monotonic()
     remove_torn(out)
-    new = read_population(out / UPDATE) or _freeze(sources, out / UPDATE, config, underway.n_parts)
+    new = read_population(out / UPDATE)
+    if new is None:
+        local, stores = cloud_sources(sources)
+        refs = discover(local) if local else []
+        new = _freeze(refs, stores, out / UPDATE, config, progress, underway.n_parts)
     sizes = {part: new.sizes.get(part, 0) for part in sorted({*underway.old_parts, *new.sizes})}
     run_parts(out, sizes, partial(_update_task, out=str(out), config=config.resolved(), snapshot=new.snapshot), progress)
     extracted = time.monotonic()
@@ -132,27 +147,46 @@ def _changes(out: Path) -> dict[str, int]:
 
 
 def _populate(sources: Sequence[str], out: Path, config: IngestConfig, progress: bool) -> tuple[Population, bool]:
-    """The frozen population of this run, and whether an earlier attempt at it goes on."""
+    """The frozen population of this run, and whether an earlier attempt at it goes on.
+
+    Local sources are looked through each time: where they have changed, the parts that are there don't fit them.
+    An inventory is read once; what was frozen from it stands.
+    """
     _check_out(sources, out)
-    refs = discover(sources)
-    fingerprint = fingerprint_refs(refs)
-    resumed = claim_output(out, "pairs", {"config": config.resolved(), "population": fingerprint})
+    local, stores = cloud_sources(sources)
+    refs = discover(local) if local or not stores else []
+    new = not out.exists()
+    claim = {"config": config.identity(), "population": fingerprint_refs(refs), **({"stores": stores} if stores else {})}
+    resumed = claim_output(out, "pairs", claim)
     if resumed:
         remove_torn(out)
         if (population := read_population(out)) is not None:
             return population, resumed
-    n_parts = number_of_parts(len(refs), config.articles_per_part)
-    return freeze(out, group(refs, n_parts), fingerprint, n_parts), resumed
+    try:
+        return _freeze(refs, stores, out, config, progress), resumed
+    except UserError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
-def _freeze(sources: Sequence[str], out: Path, config: IngestConfig, n_parts: int) -> Population:  # noqa: ARG001  # for stores
-    refs = discover(sources)
-    return freeze(out, group(refs, n_parts), fingerprint_refs(refs), n_parts)
+def _freeze(
+    refs: Sequence[ArticleRef], stores: Sequence[str], out: Path, config: IngestConfig, progress: bool, n_parts: int = 0
+) -> Population:
+    """Write down the population under ``out``; ``n_parts``: 0 for as many as fit."""
+    scratch = out / "inventory"
+    found = [read_inventory(store, config, scratch, progress) for store in stores]
+    n_parts = n_parts or number_of_parts(len(refs) + sum(each.n_wanted for each in found), config.articles_per_part)
+    groups = merge(group(refs, n_parts), *(each.groups(n_parts) for each in found))
+    fingerprint = "+".join([*([fingerprint_refs(refs)] if refs or not found else []), *(each.fingerprint for each in found)])
+    population = freeze(out, groups, fingerprint, n_parts, found[0].snapshot if found else None)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return population
 
 
 def _check_out(sources: Sequence[str], out: Path) -> None:
     target = out.resolve()
-    for source in map(Path, sources):
+    for source in map(Path, cloud_sources(sources)[0]):
         if source.is_dir() and target.is_relative_to(source.resolve()):
             raise UserError(f"{out}: lies inside the source {source}; name a folder outside of it")
         if source.resolve().is_relative_to(target) and target.exists():
@@ -166,6 +200,8 @@ def remove_torn(out: Path) -> None:
 
 
 def _describe_input(source: str) -> dict[str, str]:
+    if is_cloud(source) and not Path(source).exists():
+        return {"name": source}
     path = Path(source).resolve()
     return {"name": path.name, "path": str(path)}
 

@@ -6,6 +6,8 @@ sources --discover / inventory--> references --hash of the name--> population/pa
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 import json
 import os
 import shutil
@@ -71,6 +73,12 @@ def group(refs: Iterable[ArticleRef], n_parts: int) -> Iterator[tuple[int, list[
         parts[part_of((cloud_version(ref.name) or (ref.name,))[0], n_parts)].append(ref)
     for part in sorted(parts):
         yield part, parts.pop(part)
+
+
+def merge(*groups: Iterator[tuple[int, list[ArticleRef]]]) -> Iterator[tuple[int, list[ArticleRef]]]:
+    """Several sources' groups as one: parts in ascending order, each once, its references by uri."""
+    for part, some in itertools.groupby(heapq.merge(*groups, key=lambda item: item[0]), key=lambda item: item[0]):
+        yield part, sorted((ref for _, refs in some for ref in refs), key=lambda ref: ref.uri)
 
 
 def fingerprint_refs(refs: Iterable[ArticleRef]) -> str:
