@@ -11,6 +11,7 @@ import html.entities
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeAlias
 
 from lxml import etree
@@ -23,15 +24,20 @@ XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 _FOREIGN_ENTITY = re.compile(rb"&(?!amp;|lt;|gt;|quot;|apos;|#)")
-_ENTITY = re.compile(rb"<!\[CDATA\[.*?\]\]>|<!--.*?-->|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
+_ENTITY = re.compile(rb"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
 _XML_ENTITIES = {b"amp", b"lt", b"gt", b"quot", b"apos"}
 _NUMERIC = {b"amp": b"&#38;", b"lt": b"&#60;", b"gt": b"&#62;", b"quot": b"&#34;", b"apos": b"&#39;"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_REFERENCE = re.compile(rb"&#(?:[xX]([0-9A-Fa-f]+)|([0-9]+));")
 _STRAY = re.compile(rb"&(?![#A-Za-z])|<(?=[\s\d=<])")
 _XMLNS = re.compile(rb"xmlns(?::[^\s=]+)?\s*=\s*[\"']([^\"']*)[\"']")
 _MAX_NAMESPACES = 40
 _MAX_ENTITY_CHARS = 256
 _MAX_ENTITIES = 100_000
+# A parsed element takes some 200 bytes, so that the size of a file says little; the largest articles have half a million.
+_MAX_TAGS = 2_000_000
+_MAX_UNITS = 20_000
+_MAX_ARTICLES = 10_000
 
 
 class XmlError(ValueError):
@@ -54,18 +60,27 @@ def parse_articles(xml: bytes) -> list[ArticleTree]:
     """The articles in an XML file: its root, or those inside a wrapper (OAI record, article set).
 
     Raises:
-        XmlError: MALFORMED_XML where nothing of an article with figures can be read, else NOT_AN_ARTICLE.
+        XmlError: MALFORMED_XML where nothing of an article with figures can be read, XML_TOO_LARGE where it has
+            more tags, figures or articles than any real file, else NOT_AN_ARTICLE.
     """
+    _bound("tags and attributes", xml.count(b"<") + xml.count(b'="') + xml.count(b"='"), _MAX_TAGS)
     root, flags = _parse(replace_html_entities(xml))
     if (flags or _maybe_entities(xml)) and not _resolve_entities(root):
         flags = (*flags, "unresolved_entity")
     _localise(root, None if flags else _namespaces(xml))
+    _bound("figures and graphics", sum(1 for _ in islice(root.iter("fig", "graphic"), _MAX_UNITS + 1)), _MAX_UNITS)
     articles = list(_articles(root))
+    _bound("articles", len(articles), _MAX_ARTICLES)
     if not articles:
         raise XmlError(Reason.NOT_AN_ARTICLE, f"the root element is <{root.tag}>")
     if "xml_recovered" in flags and not any(next(article.iter("fig", "graphic"), None) is not None for article in articles):
         raise XmlError(Reason.MALFORMED_XML, "not well-formed, and no figure can be read from it")
     return [ArticleTree(article, flags) for article in articles]
+
+
+def _bound(what: str, number: int, most: int) -> None:
+    if number > most:
+        raise XmlError(Reason.XML_TOO_LARGE, f"more than {most} {what}")
 
 
 def replace_html_entities(xml: bytes) -> bytes:
@@ -124,8 +139,16 @@ def mend(xml: bytes) -> bytes:
     if (declared[1].lower() if declared else b"utf-8") == b"utf-8":
         text = xml.decode("utf-8", "surrogateescape")
         xml = _NOT_UTF8.sub(lambda match: bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace"), text).encode()
+    xml = _REFERENCE.sub(lambda match: match[0] if _is_character(match) else b"&#65533;", xml)
     xml = _STRAY.sub(lambda match: b"&#%d;" % ord(match[0]), xml)
     return _ENTITY.sub(lambda match: _NUMERIC.get(match[1] or b"", match[0]), xml)
+
+
+def _is_character(reference: re.Match[bytes]) -> bool:
+    """Whether XML 1.0 has the character; libxml2 lets half a surrogate pass when it recovers, and lxml then can't read its text."""
+    digits, base = (reference[1], 16) if reference[1] else (reference[2], 10)
+    code = int(digits, base) if len(digits.lstrip(b"0")) <= 8 else -1
+    return code in (9, 10, 13) or 0x20 <= code < 0xD800 or 0xE000 <= code < 0xFFFE or 0x10000 <= code < 0x110000
 
 
 def _recover(xml: bytes) -> Element | None:
@@ -183,13 +206,13 @@ def _articles(root: Element) -> Iterator[Element]:
 
 def _resolve_entities(root: Element) -> bool:
     """Put plain internal entities' text in their place; others stay as ``&name;``. True when none stayed."""
-    whole = True
     declared = _declared(root)
-    for count, entity in enumerate(list(root.iter(etree.Entity))):
-        text = declared.get(entity.name) if count < _MAX_ENTITIES else None
-        whole = whole and text is not None
-        _replace(entity, f"&{entity.name};" if text is None else text)
-    return whole
+    entities = list(root.iter(etree.Entity))
+    texts = {entity.name: declared.get(entity.name) for entity in entities} if len(entities) <= _MAX_ENTITIES else {}
+    for parent in dict.fromkeys(entity.getparent() for entity in entities):
+        if parent is not None:
+            _inline(parent, texts)
+    return bool(texts or not entities) and None not in texts.values()
 
 
 def _declared(root: Element) -> dict[str, str]:
@@ -202,14 +225,26 @@ def _declared(root: Element) -> dict[str, str]:
     }
 
 
-def _replace(entity: Element, text: str) -> None:
-    parent, before = entity.getparent(), entity.getprevious()
-    text += entity.tail or ""
-    if parent is None:
+def _inline(parent: Element, texts: dict[str, str | None]) -> None:
+    """Entities among the children as text, in time linear in their number: thousands may stand in one paragraph."""
+    kept: Element | None = None
+    pieces = [parent.text or ""]
+    for child in list(parent):
+        if child.tag is not etree.Entity:
+            _put(parent, kept, pieces)
+            kept, pieces = child, [child.tail or ""]
+            continue
+        text = texts.get(child.name)
+        pieces += [f"&{child.name};" if text is None else text, child.tail or ""]
+        child.tail = None
+        parent.remove(child)
+    _put(parent, kept, pieces)
+
+
+def _put(parent: Element, before: Element | None, pieces: list[str]) -> None:
+    if len(pieces) == 1:
         return
     if before is None:
-        parent.text = (parent.text or "") + text
+        parent.text = "".join(pieces)
     else:
-        before.tail = (before.tail or "") + text
-    entity.tail = None
-    parent.remove(entity)
+        before.tail = "".join(pieces)
