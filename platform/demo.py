@@ -181,7 +181,7 @@ def _report(out: Path, answers: dict[str, Any]) -> Path:
 
 def _http_section(out: Path, answers: dict[str, Any]) -> Any:
     from biomedray.report.pictures import Picture, pictures_of
-    from biomedray.report.sections import Gallery, Section
+    from biomedray.report.parts import Gallery, Section
 
     shown = pictures_of(out / "pairs", [hit["pair_id"] for hit in answers["hits"]])
     pictures = [

@@ -36,7 +36,8 @@ COUNTED = (
 )
 QUALITY = ("entropy", "blankness", "colourfulness", "compound_hint", "chart_hint")
 MEASURED = ("short_side", "long_side", "n_tokens")
-_SUMS = ("articles", "figures", "graphics", "figures_without_graphic", "pairs", "rejects", "article_rejects")
+_ARTICLES = ("articles", "articles_with_pairs")
+_SUMS = ("figures", "graphics", "figures_without_graphic", "pairs", "rejects", "article_rejects")
 # The largest value that is told apart: pixels of a side, words and marks of a caption.
 LONGEST = 16_384
 BINS = 40
@@ -59,7 +60,7 @@ class Survey:
     lengths: dict[str, Counts] = field(default_factory=lambda: {name: np.zeros(LONGEST + 1, np.int64) for name in MEASURED})
     quality: dict[str, Counts] = field(default_factory=lambda: {name: np.zeros(BINS, np.int64) for name in QUALITY})
     missing: Counter[str] = field(default_factory=Counter)
-    ledger: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
+    ledger: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*_ARTICLES, *_SUMS), 0))
     unbalanced: int = 0
     rejects: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -140,8 +141,9 @@ def _tally(counter: Counter[str], column: pa.ChunkedArray) -> None:
 
 
 def _count_ledger(found: Survey, pairs: Path) -> None:
-    for table in _tables(pairs / "ledger", [name for name in _SUMS if name != "articles"]):
+    for table in _tables(pairs / "ledger", list(_SUMS)):
         found.ledger["articles"] += table.num_rows
+        found.ledger["articles_with_pairs"] += pc.sum(pc.greater(table["pairs"], 0)).as_py() or 0
         for name in table.column_names:
             found.ledger[name] += pc.sum(table[name]).as_py() or 0
         seen = pc.add(table["graphics"], table["figures_without_graphic"])
@@ -170,7 +172,7 @@ def _values(pairs: Path, column: str) -> Iterator[pa.ChunkedArray]:
 
 
 def _hashed(values: pa.ChunkedArray, turn: int, passes: int) -> npt.NDArray[np.uint64]:
-    digests = (hashlib.blake2b(value.encode(), digest_size=8).digest() for value in values.to_pylist())
+    digests = (hashlib.blake2b(value.encode(), digest_size=8).digest() for value in values.drop_null().to_pylist())
     hashes: npt.NDArray[np.uint64] = np.frombuffer(b"".join(digests), np.uint64)
     mine: npt.NDArray[np.uint64] = hashes[hashes % np.uint64(passes) == turn]
     return mine

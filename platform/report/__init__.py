@@ -13,18 +13,27 @@ from pathlib import Path
 from rich.table import Table
 
 from biomedray.artifacts import Manifest, read_manifest, write_atomic
-from biomedray.report.sections import Section, section_of
+from biomedray.report.parts import Section
+from biomedray.report.sections import section_of
 
 
-def write_report(artifacts: Sequence[Path], out: Path, title: str = "biomedray report", extra: Sequence[Section] = ()) -> Path:
+def write_report(
+    artifacts: Sequence[Path],
+    out: Path,
+    title: str = "biomedray report",
+    extra: Sequence[Section] = (),
+    tokenizer: Path | None = None,
+) -> Path:
     """Write one HTML page with a section for each artifact, then the ``extra`` sections.
 
+    ``tokenizer``: a tokenizer.json or WordPiece vocab.txt by which caption lengths are measured too.
+
     Raises:
-        UserError: one of the folders is no finished artifact.
+        UserError: one of the folders is no finished artifact, or the tokenizer can't be read.
     """
     from biomedray.report.page import render
 
-    sections = [section_of(folder, read_manifest(folder)) for folder in artifacts]
+    sections = [section_of(folder, read_manifest(folder), tokenizer=tokenizer) for folder in artifacts]
     write_atomic(out, render(title, [*sections, *extra]))
     return out
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from biomedray.artifacts import software_versions
-from biomedray.report.sections import Section
+from biomedray.report.parts import Section
 
 
 def render(title: str, sections: Sequence[Section]) -> str:

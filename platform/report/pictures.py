@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from biomedray.artifacts import Manifest
@@ -42,16 +41,6 @@ def data_url(image: bytes, size: int = THUMBNAIL) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def pair_pictures(pairs: Path, count: int) -> list[Picture]:
-    """The first pairs of each split in turn; rows lie in hash order, so this is a sample."""
-    files = sorted((pairs / "data").glob("split=*/*.parquet"))
-    share = -(-count // max(1, len({f.parent for f in files})))
-    rows: list[dict[str, Any]] = []
-    for folder in sorted({f.parent for f in files}):
-        rows += ds.dataset(sorted(folder.glob("*.parquet")), format="parquet").head(share, columns=_COLUMNS).to_pylist()
-    return [_picture(row) for row in rows[:count]]
 
 
 def pictures_of(pairs: Path, pair_ids: Iterable[str]) -> dict[str, Picture]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
 INK = "#7d8590"
 COLOURS = ("#2a8c82", "#d2703c", "#6b6fc9", "#b3862b")
 
@@ -20,14 +22,20 @@ class Plot:
     note: str = ""
 
 
-def histogram(values: Sequence[float], title: str, note: str = "", bins: int = 30) -> Plot:
-    """How often each value occurs; the top hundredth is gathered in the last bin."""
+def bars(counts: npt.NDArray[Any], start: float, width: float, title: str, note: str = "", marks: Sequence[float] = ()) -> Plot:
+    """Counts of equal bins from ``start`` on; ``marks`` are values of interest, drawn as named lines."""
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
-    top = float(np.percentile(values, 99)) if values else 1.0
     figure, axes = _axes()
-    axes.hist(np.clip(values, None, top), bins=bins, color=COLOURS[0])
+    axes.bar(start + width * np.arange(len(counts)), counts, width=width, align="edge", color=COLOURS[0], linewidth=0)
     axes.set_ylabel("pairs", color=INK)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=width >= 1))
+    axes.set_xlim(start, start + width * max(1, len(counts)))
+    for mark in marks:
+        axes.axvline(mark, color=COLOURS[1], linewidth=1.2)
+        axes.annotate(f" {mark:g}", (mark, 1), xycoords=("data", "axes fraction"), va="top", color=COLOURS[1], fontsize=9)
     return Plot(title, _svg(figure), note)
 
 

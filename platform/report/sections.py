@@ -3,69 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-
 from biomedray.artifacts import Manifest
-from biomedray.records import LEDGER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA
-from biomedray.report.pictures import Picture, pair_pictures, retrieval_pictures
-from biomedray.report.plots import Plot, histogram, lines
-
-_PAIR_FACTS = [
-    "pmcid",
-    "split",
-    "license_code",
-    "license_group",
-    "journal",
-    "width",
-    "height",
-    "n_tokens",
-    "flags",
-    "image_format",
-]
-_EMPTY = {"data": PAIR_SCHEMA, "ledger": LEDGER_SCHEMA, "rejects": REJECT_SCHEMA}
-CONTEXT_LENGTHS = (77, 256)
+from biomedray.report.pairs import pairs_section
+from biomedray.report.parts import Gallery, Grid, Section
+from biomedray.report.pictures import retrieval_pictures
+from biomedray.report.plots import Plot, lines
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A small table."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A row of pictures under one heading; ``ranked`` ones are numbered and the gold one is marked."""
-
-    title: str
-    pictures: list[Picture]
-
-
-@dataclass(frozen=True)
-class Section:
-    """One artifact's part of the page."""
-
-    title: str
-    lead: str
-    facts: list[tuple[str, str]]
-    grids: list[Grid] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    galleries: list[Gallery] = field(default_factory=list)
-
-
-def section_of(folder: Path, manifest: Manifest, pictures: bool = True) -> Section:
+def section_of(folder: Path, manifest: Manifest, pictures: bool = True, tokenizer: Path | None = None) -> Section:
     """The section for an artifact of any kind; ``pictures=False`` leaves plots and galleries out."""
+    if manifest.kind == "pairs":
+        return pairs_section(folder, manifest, pictures, tokenizer)
     return _SECTIONS.get(manifest.kind, _plain)(folder, manifest, pictures)
 
 
@@ -85,41 +37,6 @@ def retrieval_grid(manifest: Manifest) -> Grid:
 
 def _recall_cell(value: float, interval: list[float]) -> str:
     return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
-def _pairs(folder: Path, manifest: Manifest, pictures: bool) -> Section:
-    table = _read(folder / "data", _PAIR_FACTS)
-    ledger, rejects = _read(folder / "ledger", None), _read(folder / "rejects", ["stage", "reason"])
-    facts = [
-        ("articles", f"{ledger.num_rows:,}"),
-        ("graphics and figures without one", f"{_sum(ledger, 'graphics') + _sum(ledger, 'figures_without_graphic'):,}"),
-        ("pairs", f"{table.num_rows:,} from {len(pc.unique(table['pmcid'])):,} articles"),
-        ("rejects", f"{rejects.num_rows:,}"),
-        ("ledger", "balances" if _balances(ledger) else "DOES NOT BALANCE"),
-        ("engine", str(manifest.config.get("engine", ""))),
-    ]
-    grids = [
-        Grid("Pairs by split", ["split", "pairs"], _counted(table, "split")),
-        Grid("Licences", ["licence", "pairs"], _counted(table, "license_code")),
-        Grid("Formats", ["format", "pairs"], _counted(table, "image_format")),
-        Grid("Rejects by reason", ["stage: reason", "rows"], _reject_rows(rejects)),
-        Grid("Flags", ["flag", "pairs"], _flag_rows(table)),
-    ]
-    lead = "One row for each graphic and its caption; whatever was not kept has a reject row with a reason."
-    if not pictures or table.num_rows == 0:
-        return Section("Pairs", lead, facts, grids)
-    return Section("Pairs", lead, facts, grids, _pair_plots(table), [Gallery("A sample", pair_pictures(folder, 8))])
-
-
-def _pair_plots(table: pa.Table) -> list[Plot]:
-    short_side = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
-    words = table["n_tokens"].to_numpy()
-    over = ", ".join(f"{100 * float((words > n).mean()):.0f} % over {n}" for n in CONTEXT_LENGTHS)
-    large = f"{100 * float((short_side > 336).mean()):.0f} % larger than 336 pixels (the paper: over 75 %)"
-    return [
-        histogram(short_side.tolist(), "Short side of the image, pixels", large),
-        histogram(words.tolist(), "Caption length, words and marks", over),
-    ]
 
 
 def _model(folder: Path, manifest: Manifest, pictures: bool) -> Section:
@@ -172,38 +89,7 @@ def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
     return Section(manifest.kind.capitalize(), "", _count_facts(manifest), grids)
 
 
-_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {"pairs": _pairs, "model": _model, "scores": _scores}
-
-
-def _read(folder: Path, columns: list[str] | None) -> pa.Table:
-    files = sorted(folder.rglob("*.parquet"))
-    if not files:
-        return _EMPTY[folder.name].empty_table()
-    return ds.dataset(files, format="parquet").to_table(columns=columns)
-
-
-def _sum(table: pa.Table, column: str) -> int:
-    return int(pc.sum(table[column]).as_py() or 0)
-
-
-def _balances(ledger: pa.Table) -> bool:
-    seen = pc.add(ledger["graphics"], ledger["figures_without_graphic"])
-    return bool(pc.all(pc.equal(seen, pc.add(ledger["pairs"], ledger["rejects"]))).as_py() in (True, None))
-
-
-def _counted(table: pa.Table, column: str) -> list[list[str]]:
-    counts = Counter(table[column].to_pylist())
-    return [[str(key or "none"), f"{n:,}"] for key, n in counts.most_common(12)]
-
-
-def _reject_rows(rejects: pa.Table) -> list[list[str]]:
-    counts = Counter(zip(rejects["stage"].to_pylist(), rejects["reason"].to_pylist(), strict=True))
-    return [[f"{stage}: {reason}", f"{n:,}"] for (stage, reason), n in counts.most_common()]
-
-
-def _flag_rows(table: pa.Table) -> list[list[str]]:
-    counts = Counter(flag for flags in table["flags"].to_pylist() for flag in flags)
-    return [[flag, f"{n:,}"] for flag, n in counts.most_common()]
+_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {"model": _model, "scores": _scores}
 
 
 def _count_facts(manifest: Manifest) -> list[tuple[str, str]]:
