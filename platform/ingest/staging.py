@@ -100,6 +100,8 @@ class Partial:
 
     def __init__(self, path: Path, md5: str, seen: set[str]) -> None:
         self._target, self._md5, self._seen = path, md5, seen
+        self.etag = ""
+        """By the answer that brought the bytes, in this process."""
         self._path = path.with_name(f"{path.name}.partial")
         with _disk(path):
             self._file = self._open()
@@ -127,6 +129,11 @@ class Partial:
         if error is not None and self.size == 0:
             self._path.unlink(missing_ok=True)
 
+    @property
+    def promised(self) -> bool:
+        """Whether the whole file can be checked."""
+        return bool(self._md5)
+
     def write(self, data: bytes) -> None:
         """Append."""
         with _disk(self._path):
@@ -139,6 +146,7 @@ class Partial:
         self._file.truncate(0)
         self._digest = hashlib.md5(usedforsecurity=False)
         self.size = 0
+        self.etag = ""
 
     def finish(self, told: str = "") -> Path:
         """Check the whole file and move it into place; ``told`` is the MD5 by the answer's header, where none was promised.

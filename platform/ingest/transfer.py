@@ -121,20 +121,18 @@ class HttpStore:
     # ---- one file, until it is there or given up
 
     async def _persist(self, url: str, partial: Partial, md5: str, limit: int) -> Path:
-        etag = ""
         attempt = total = 0
         mismatches: list[str] = []
         while True:
             before = partial.size
             try:
-                etag = await self._attempt(url, partial, etag, limit)
-                return partial.finish(self._told(etag, md5))
+                await self._attempt(url, partial, limit)
+                return partial.finish(self._told(partial.etag, md5))
             except MismatchError as error:
                 mismatches.append(str(error))
                 if len(mismatches) > 1:
                     detail = f"{_last(url)}: {mismatches[-1]}, after a second fetch too"
                     raise FetchError(Trouble.MISMATCH, detail) from None
-                etag = ""
             except (_RetryError, *_NETWORK) as error:
                 last = _as_retry(error)
                 attempt = 0 if partial.size > before else attempt + 1
@@ -179,8 +177,8 @@ class HttpStore:
 
     # ---- one attempt
 
-    async def _attempt(self, url: str, partial: Partial, etag: str, limit: int) -> str:
-        """Fetch what is missing; the ETag that the answer carries.
+    async def _attempt(self, url: str, partial: Partial, limit: int) -> None:
+        """Fetch what is missing.
 
         Raises:
             _RetryError: worth another attempt; what came is kept where it can be continued.
@@ -188,21 +186,21 @@ class HttpStore:
         """
         if (rest := self._quiet_until - time.monotonic()) > 0:
             await asyncio.sleep(rest * random.uniform(1, 1.2))
-        headers = {}
-        if partial.size:
-            headers["Range"] = f"bytes={partial.size}-"
-            if etag and not etag.startswith("W/"):
-                headers["If-Match"] = etag
+        strong = bool(partial.etag) and not partial.etag.startswith("W/")
+        if not (strong or partial.promised):
+            partial.restart()  # nothing would tell that the rest is of another object
+        headers = {"Range": f"bytes={partial.size}-"} if partial.size else {}
+        if partial.size and strong:
+            headers["If-Match"] = partial.etag
         async with self._session.get(await self._target(url, "GET"), headers=headers) as answer:
             self._judge(url, answer.status, answer.headers, partial)
             self._outage.well()
-            expected = _begin(answer, partial, etag)
+            expected = _begin(answer, partial)
             if expected is not None and expected > limit:
                 raise FetchError(Trouble.TOO_LARGE, f"{_last(url)}: {expected} bytes, the limit is {limit}")
             await self._drain(url, answer, partial, limit)
             if expected is not None and partial.size != expected:
                 raise _RetryError(f"{partial.size} of {expected} bytes came")
-            return str(answer.headers.get("ETag", ""))
 
     def _judge(self, url: str, status: int, headers: Mapping[str, str], partial: Partial) -> None:
         if status in (200, 206):
@@ -238,17 +236,19 @@ class HttpStore:
         return yarl.URL(signed, encoded=True)
 
 
-def _begin(answer: aiohttp.ClientResponse, partial: Partial, etag: str) -> int | None:
+def _begin(answer: aiohttp.ClientResponse, partial: Partial) -> int | None:
     """Make the partial file fit what is about to come; how large it will be then, None where the server doesn't say."""
-    length = answer.content_length
+    length, etag = answer.content_length, answer.headers.get("ETag", "")
     if answer.status == 206:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        same = not etag or answer.headers.get("ETag", etag) == etag
+        same = partial.etag in ("", etag)
         if match is None or int(match[1]) != partial.size or not same:
             partial.restart()
             raise _RetryError("not the range that was asked for")
+        partial.etag = etag
         return int(match[3]) if match[3] != "*" else int(match[2]) + 1
     partial.restart()
+    partial.etag = etag
     return length
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -119,3 +122,25 @@ def run_here() -> Callable[..., list[int]]:
         return list(frozen.sizes)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def servers() -> ModuleType:
+    """servers.py beside this file."""
+    spec = importlib.util.spec_from_file_location("ingest_servers", Path(__file__).with_name("servers.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated mirror of PMC's bucket with every kind of damage; read only."""
+    from biomedray.corpus import generate
+
+    out = tmp_path_factory.mktemp("mirror") / "corpus"
+    generate(out, articles=6, seed=3, layout="cloud", broken=0.1, progress=False)
+    return out / "cloud"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import re
 import socket
 import struct
@@ -15,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -246,3 +247,39 @@ def moto_bucket(folder: Path, bucket: str) -> Iterator[str]:
         yield address
     finally:
         moto.stop()
+
+
+def article_version(name: str, xml: bytes | None, media: dict[str, bytes], **record: object) -> dict[str, bytes]:
+    """The objects of one article version, as PMC's bucket has them, by key; ``record`` overrides its JSON."""
+
+    def url(file: str, data: bytes) -> str:
+        return f"s3://pmc-oa-opendata/{name}/{file}?md5={hashlib.md5(data).hexdigest()}"
+
+    pmcid, _, version = name.partition(".")
+    fields = {
+        "pmcid": pmcid,
+        "version": int(version),
+        "license_code": "CC BY",
+        "is_pmc_openaccess": True,
+        "is_retracted": False,
+        "is_manuscript": False,
+        "is_historical_ocr": False,
+        "xml_url": None if xml is None else url(f"{name}.xml", xml),
+        "media_urls": [url(file, data) for file, data in media.items()],
+    }
+    data = json.dumps(fields | record).encode()
+    files = {f"{name}/{name}.json": data, f"metadata/{name}.json": data}
+    files |= {f"{name}/{file}": content for file, content in media.items()}
+    return files if xml is None else files | {f"{name}/{name}.xml": xml}
+
+
+def write_bucket(root: Path, *articles: dict[str, bytes], snapshot: str = "2026-11-20T01-00Z") -> Path:
+    """A folder with the objects and one inventory of their records."""
+    from biomedray.corpus.inventory import inventory
+
+    files = {key: data for article in articles for key, data in article.items()}
+    etags = {key: hashlib.md5(data).hexdigest() for key, data in files.items() if key.startswith("metadata/")}
+    for key, data in (files | inventory(etags, snapshot)).items():
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+    return root
