@@ -16,6 +16,7 @@ from biomedray.ingest.figures import Inventory, Unit, read_figures
 from biomedray.ingest.filters import first_failed, parse_filters
 from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
 from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
+from biomedray.ingest.language import caption_language, is_short
 from biomedray.ingest.meta import ArticleMeta, license_code, read_meta
 from biomedray.ingest.packages import Package, Refused
 from biomedray.ingest.pubmed import replace_by_pubmed
@@ -48,6 +49,7 @@ class _Article:
     license_code: str | None
     md5: str
     flags: tuple[str, ...]
+    detect_language: bool
 
 
 def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRows]:
@@ -143,6 +145,7 @@ def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfi
         license_code=_known_license(package.license_code) or meta.license_code or _known_license(package.fallback_license),
         md5=hashlib.md5(package.xml, usedforsecurity=False).hexdigest(),
         flags=(*package.flags, *tree.flags, *(() if _REAL_PMCID.fullmatch(pmcid) else ("no_pmcid",))),
+        detect_language=config.detect_language,
     )
 
 
@@ -198,6 +201,7 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
     assert figure is not None
     assert figure.caption is not None
     caption = figure.caption
+    short = ("short_caption",) if is_short(caption.text) else ()
     return {
         "pair_id": make_pair_id(article.pmcid, article.version, figure.fig_id, unit.graphic_index),
         "pmcid": article.pmcid,
@@ -225,7 +229,7 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
         "n_frames": image.frames,
         "width": image.width,
         "height": image.height,
-        "flags": list(dict.fromkeys([*article.flags, *figure.flags, *image.flags])),
+        "flags": list(dict.fromkeys([*article.flags, *figure.flags, *short, *image.flags])),
         "image_sha256": image.sha256,
         "image_copy": image.copy,
         **vars(image.quality),
@@ -235,7 +239,7 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
         "caption_markup": [markup._asdict() for markup in caption.markup],
         "citances": [citance._asdict() for citance in citances.get(figure.fig_id, ())],
         "n_tokens": count_tokens(caption.text),
-        "lang": figure.lang,
+        "lang": caption_language(caption.text, figure.lang, article.detect_language),
         "split": article.split,
         "dup_cluster": dup_cluster(image.sha256),
         "article_cluster": article.pmcid,

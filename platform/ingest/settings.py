@@ -88,6 +88,8 @@ class IngestConfig(Config):
     """Images whose perceptual hashes differ in at most so many bits are one dup_cluster; -1: only byte-identical ones."""
     filters: tuple[str, ...] = ()
     """Conditions like 'n_tokens >= 5'; a pair that fails one becomes a reject."""
+    detect_language: bool = True
+    """Tell a caption's language by its words; without, lang is the nearest xml:lang."""
     articles_per_part: int = Field(0, ge=0)
     """Articles a part on average, the unit of work and of resuming; 0: by the number of articles, 32 to 1024."""
     rows_per_group: int = Field(128, ge=1)

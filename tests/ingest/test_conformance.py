@@ -157,17 +157,17 @@ def test_containers(conform: Conform) -> None:
 
 
 def test_flags_tell_whose_text_a_caption_is(conform: Conform) -> None:
-    assert _pairs(conform, "caption_absent")["F2"]["flags"] == ["label_caption"]
+    assert _pairs(conform, "caption_absent")["F2"]["flags"] == ["label_caption", "short_caption"]
     group = _pairs(conform, "figure_group")
     assert group["G1a"]["flags"] == ["group_caption"]
-    assert group["G1b"]["flags"] == []
+    assert group["G1b"]["flags"] == ["short_caption"]
     assert {row["fig_parent_id"] for row in group.values()} == {"G1"}
-    assert _pairs(conform, "alt_text")["F1"]["flags"] == ["alt_text_caption"]
-    assert _pairs(conform, "id_twice")["F1~2"]["flags"] == ["duplicate_fig_id"]
-    assert _pairs(conform, "id_absent")["fig-auto-1"]["flags"] == ["generated_fig_id"]
-    assert _pairs(conform, "truncated")["F1"]["flags"] == ["xml_recovered"]
-    assert _pairs(conform, "unbound_prefix")["F1"]["flags"] == ["xml_recovered"]
-    assert _pairs(conform, "entities_bare")["F1"]["flags"] == []
+    assert _pairs(conform, "alt_text")["F1"]["flags"] == ["alt_text_caption", "short_caption"]
+    assert _pairs(conform, "id_twice")["F1~2"]["flags"] == ["duplicate_fig_id", "short_caption"]
+    assert _pairs(conform, "id_absent")["fig-auto-1"]["flags"] == ["generated_fig_id", "short_caption"]
+    assert _pairs(conform, "truncated")["F1"]["flags"] == ["xml_recovered", "short_caption"]
+    assert _pairs(conform, "unbound_prefix")["F1"]["flags"] == ["xml_recovered", "short_caption"]
+    assert _pairs(conform, "entities_bare")["F1"]["flags"] == ["short_caption"]
 
 
 def test_raw_caption_keeps_every_character(conform: Conform) -> None:

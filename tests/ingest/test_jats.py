@@ -145,4 +145,4 @@ def test_fallback_id_of_an_article_without_pmcid(make: SimpleNamespace) -> None:
     xml = make.article_xml("none").replace(b"pmcid", b"other")
     [rows] = make.rows_of(xml, {"f1.jpg": make.picture()}, name="10.1371 journal.pone/1")
     assert rows.pairs[0]["pmcid"] == "10.1371_journal.pone_1"
-    assert rows.pairs[0]["flags"] == ["no_pmcid"]
+    assert rows.pairs[0]["flags"] == ["no_pmcid", "short_caption"]

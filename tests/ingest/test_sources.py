@@ -122,7 +122,7 @@ def test_cloud_layout(tmp_path: Path, make: SimpleNamespace) -> None:
 
 def test_cloud_metadata_may_lie_in_the_mirror_or_be_absent(tmp_path: Path, make: SimpleNamespace) -> None:
     _cloud(tmp_path, make, "PMC7.1")
-    assert _rows(tmp_path)[0].pairs[0]["flags"] == ["no_metadata"]
+    assert _rows(tmp_path)[0].pairs[0]["flags"] == ["no_metadata", "short_caption"]
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "PMC7.1.json").write_text(json.dumps({**OPEN, "is_retracted": True}))
     assert _reasons(_rows(tmp_path)) == ["retracted"]
