@@ -5,9 +5,11 @@ CSV shards --by hash of the PMCID--> buckets --sorted, counted, digested--> Inve
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -184,27 +186,38 @@ def _fetch(address: str, settings: FetchConfig, staging: Staging) -> Snapshot:
 def _rows(snapshot: Snapshot, wanted: tuple[str, ...], progress: bool) -> Iterator[pa.Table]:
     """The files of articles in the shards, some at a time."""
     chosen = _Wanted(wanted)
-    strings = dict.fromkeys(snapshot.columns, pa.string())
     with progress_bar(progress) as bar:
         task = bar.add_task("inventory", total=len(snapshot.shards), note="")
         seen = 0
         for path in snapshot.shards:
-            with pa.input_stream(str(path), compression="gzip") as stream, _reader(stream, snapshot, strings) as reader:
-                for batch in reader:
-                    rows = _article_files(pa.Table.from_batches([batch]), chosen)
-                    seen += rows.num_rows
-                    yield rows
+            for table in _shard(path, snapshot):
+                rows = _article_files(table, chosen)
+                seen += rows.num_rows
+                yield rows
             bar.update(task, advance=1, note=f"{seen:,} files of articles")
 
 
-def _reader(stream: pa.NativeFile, snapshot: Snapshot, types: dict[str, pa.DataType]) -> csv.CSVStreamingReader:
+def _shard(path: Path, snapshot: Snapshot) -> Iterator[pa.Table]:
+    """The columns of a shard that matter, block by block."""
     wanted = [name for name in ("Key", "ETag", "Size", "IsLatest", "IsDeleteMarker") if name in snapshot.columns]
-    return csv.open_csv(
-        stream,
-        csv.ReadOptions(column_names=list(snapshot.columns), block_size=_BLOCK_BYTES, use_threads=False),
-        csv.ParseOptions(newlines_in_values=False),
-        csv.ConvertOptions(column_types=types, include_columns=wanted),
-    )
+    try:
+        with gzip.open(path) as file:
+            if not file.read(1):
+                return
+        with (
+            pa.input_stream(str(path), compression="gzip") as stream,
+            csv.open_csv(
+                stream,
+                csv.ReadOptions(column_names=list(snapshot.columns), block_size=_BLOCK_BYTES, use_threads=False),
+                csv.ParseOptions(newlines_in_values=False),
+                csv.ConvertOptions(column_types=dict.fromkeys(snapshot.columns, pa.string()), include_columns=wanted),
+            ) as reader,
+        ):
+            for batch in reader:
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
+        detail = str(error).splitlines()[0][:200]
+        raise UserError(f"the inventory {snapshot.name} is damaged ({detail}); take another day's with --snapshot") from None
 
 
 class _Wanted:

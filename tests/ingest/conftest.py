@@ -142,5 +142,5 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from biomedray.corpus import generate
 
     out = tmp_path_factory.mktemp("mirror") / "corpus"
-    generate(out, articles=6, seed=3, layout="cloud", broken=0.1, progress=False)
+    generate(out, articles=3, seed=3, layout="cloud", broken=0.1, progress=False)
     return out / "cloud"

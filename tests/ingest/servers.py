@@ -93,7 +93,7 @@ class Faulty(ThreadingHTTPServer):
                     return fault
         return None
 
-    def keys(self, method: str = "GET", served: bool = True) -> list[str]:
+    def paths(self, method: str = "GET", served: bool = True) -> list[str]:
         """Paths asked for, without the leading slash, in order; ``served``: only those that got their bytes."""
         return [a.path.lstrip("/") for a in self.log if a.method == method and (not served or a.status in (200, 206))]
 
@@ -224,10 +224,13 @@ def running(server: Faulty) -> Iterator[Faulty]:
 @contextmanager
 def moto_bucket(folder: Path, bucket: str) -> Iterator[str]:
     """moto's S3 server with a bucket that anybody may read, filled from a folder; gives its address."""
+    import logging
+
     import boto3
     from botocore.config import Config
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     try:
