@@ -17,14 +17,14 @@ from biomedray.ingest.filters import first_failed, parse_filters
 from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
 from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
 from biomedray.ingest.language import caption_language, is_short
-from biomedray.ingest.meta import ArticleMeta, license_code, read_meta
+from biomedray.ingest.meta import ArticleMeta, read_meta
 from biomedray.ingest.packages import Package, Refused
 from biomedray.ingest.pubmed import replace_by_pubmed
+from biomedray.ingest.selection import known_license, not_selected, searched_texts
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.split import assign_split, dup_cluster
-from biomedray.records import LICENSE_GROUPS, Reason, Split, Stage, license_group, make_pair_id
+from biomedray.records import Reason, Split, Stage, license_group, make_pair_id
 
-_NO_LICENSE = {"NO-CC CODE", "NONE", "NULL"}
 _REAL_PMCID = re.compile(r"PMC\d+")
 
 
@@ -58,7 +58,7 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
         yield refused_rows(item)
         return
     try:
-        trees = parse_articles(item.xml)
+        trees = parse_articles(item.xml) if item.trees is None else item.trees
     except Exception as error:  # noqa: BLE001  # see _surprise
         yield refused_rows(_unreadable(item, error))
         return
@@ -109,6 +109,8 @@ def extractor_version() -> str:
 def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> ArticleRows:
     article = _describe(package, tree, uri, config)
     inventory = read_figures(tree.root)
+    if detail := _unwanted(article, tree, inventory, config):
+        return refused_rows(Refused(uri, Reason.NOT_SELECTED, detail, Stage.ARTICLE, article.pmcid, article.version))
     citances = find_citances(inventory)
     if config.engine == "pubmed_parser":
         inventory = replace_by_pubmed(package.xml, inventory)
@@ -133,6 +135,23 @@ def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestC
     return ArticleRows(ledger | known | {"related_dois": list(article.meta.related_dois)}, pairs, rejects)
 
 
+def first_files(package: Package, tree: ArticleTree, config: IngestConfig) -> Iterator[str]:
+    """The file that each picture of an article will be tried with first; none of an article that isn't selected."""
+    inventory = read_figures(tree.root)
+    if _unwanted(_describe(package, tree, package.uri, config), tree, inventory, config):
+        return
+    for alternatives in _pictures(u for u in inventory.units if u.reject is None and u.figure is not None).values():
+        best = min(alternatives, key=lambda u: _preference(u, package.media))
+        yield from package.media.candidates(best.href or "")[:1]
+
+
+def _unwanted(article: _Article, tree: ArticleTree, inventory: Inventory, config: IngestConfig) -> str | None:
+    """What the run's selection has against an article, by its XML."""
+    captions = (figure.caption.text for figure in inventory.figures if figure.caption is not None)
+    texts = searched_texts(tree.root, article.meta.title, captions)
+    return not_selected(config.select, (article.pmcid, article.version), article.license_code, article.meta, texts)
+
+
 def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> _Article:
     meta = read_meta(tree.root)
     pmcid = meta.pmcid or _safe_id(package.fallback_id)
@@ -142,18 +161,11 @@ def _describe(package: Package, tree: ArticleTree, uri: str, config: IngestConfi
         version=meta.version or package.version or 1,
         split=assign_split(pmcid, config.seed, config.val_fraction, config.test_fraction),
         meta=ArticleMeta(**{**vars(meta), "pmid": meta.pmid or package.pmid, "doi": meta.doi or package.doi}),
-        license_code=_known_license(package.license_code) or meta.license_code or _known_license(package.fallback_license),
+        license_code=known_license(package.license_code) or meta.license_code or known_license(package.fallback_license),
         md5=hashlib.md5(package.xml, usedforsecurity=False).hexdigest(),
         flags=(*package.flags, *tree.flags, *(() if _REAL_PMCID.fullmatch(pmcid) else ("no_pmcid",))),
         detect_language=config.detect_language,
     )
-
-
-def _known_license(text: str | None) -> str | None:
-    """A licence as others write it; one that is no Creative Commons licence keeps its own name."""
-    if not text or text.upper() in _NO_LICENSE:
-        return None
-    return text if text in LICENSE_GROUPS else license_code(text) or text
 
 
 Decision = tuple[Unit, FigureImage | tuple[Reason, str | None]]
@@ -161,14 +173,23 @@ Decision = tuple[Unit, FigureImage | tuple[Reason, str | None]]
 
 def _decide(units: Iterable[Unit], media: Media, config: IngestConfig) -> Iterator[Decision]:
     """Each unit with its image, or with the reason why there is none."""
-    pictures: dict[tuple[str, int], list[Unit]] = {}
+    candidates: list[Unit] = []
     for unit in units:
         if unit.reject is not None or unit.figure is None:
             yield unit, (unit.reject or Reason.NOT_IN_FIGURE, unit.detail)
         else:
-            pictures.setdefault((unit.figure.fig_id, unit.graphic_index), []).append(unit)
-    for alternatives in pictures.values():
+            candidates.append(unit)
+    for alternatives in _pictures(candidates).values():
         yield from _choose(alternatives, media, config)
+
+
+def _pictures(units: Iterable[Unit]) -> dict[tuple[str, int], list[Unit]]:
+    """Units that stand for the same picture."""
+    found: dict[tuple[str, int], list[Unit]] = {}
+    for unit in units:
+        assert unit.figure is not None
+        found.setdefault((unit.figure.fig_id, unit.graphic_index), []).append(unit)
+    return found
 
 
 def _choose(alternatives: list[Unit], media: Media, config: IngestConfig) -> Iterator[Decision]:
