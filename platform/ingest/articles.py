@@ -209,12 +209,12 @@ def _choose(alternatives: list[Unit], media: Media, config: IngestConfig) -> Ite
             yield unit, image
 
 
-def _preference(unit: Unit, media: Media) -> tuple[bool, bool, bool, int]:
-    """No thumbnail, a file that is there under this very name, the better format."""
+def _preference(unit: Unit, media: Media) -> tuple[bool, bool, bool, bool, int]:
+    """A file that is there, no thumbnail, in the caption's language, under this very name, the better format."""
     assert unit.href is not None
     files = media.candidates(unit.href)
     exact = bool(files) and files[0].rpartition("/")[2] == unit.href.rpartition("/")[2]
-    return (not files, unit.thumbnail, not exact, format_rank(files[0] if files and not exact else unit.href))
+    return (not files, unit.thumbnail, unit.foreign, not exact, format_rank(files[0] if files and not exact else unit.href))
 
 
 def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[str, list[Citance]]) -> dict[str, Any]:

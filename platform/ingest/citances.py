@@ -11,6 +11,7 @@ from typing import NamedTuple
 from biomedray.ingest.figures import Figure, Inventory, Survey
 from biomedray.ingest.jats import Element
 from biomedray.ingest.mentions import MAX_RANGE, Mention, find_mentions, label_key
+from biomedray.ingest.sentences import sentences
 from biomedray.ingest.text import NOT_TEXT, clean, clean_spans
 
 _OUTSIDE = frozenset(
@@ -23,14 +24,6 @@ _DIGITS = re.compile(r"\d+")
 _DROP = NOT_TEXT | {"boxed-text"}
 _SECTIONS = ("sec", "app", "abstract")
 _XREF = frozenset(("xref",))
-
-_END = re.compile(r"[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u0391-\u03a9])")
-_CAPITALS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_LAST_WORD = re.compile(r"\b(?:e\.g|i\.e|i\.v|i\.p|s\.c|\w+)$", re.IGNORECASE)
-_ABBREVIATIONS = frozenset(
-    "fig figs figure figures tab tabs eq eqs eqn eqns ref refs supp suppl al approx ca cf vs resp no nos vol p pp dr prof mr "  # noqa: SIM905  # a list of words reads as words
-    "mrs ms st sp spp var subsp inc ltd co corp dept univ etc viz e.g i.e i.v i.p s.c".split()
-)
 
 
 class Citance(NamedTuple):
@@ -197,27 +190,6 @@ def _read_paragraph(paragraph: Element, xrefs: dict[Element, list[str]], index: 
 def _sentence(bounds: list[tuple[int, int]], at: int, size: int) -> tuple[int, int]:
     place = bisect_right(bounds, (at, size + 1)) - 1
     return bounds[place] if place >= 0 and at < bounds[place][1] else (0, size)
-
-
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Spans of the sentences of a clean text; they cover it but for the spaces between."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for match in _END.finditer(text):
-        stop = match.start()
-        if text[stop] == "." and _abbreviated(text[max(start, stop - 12) : stop]):
-            continue
-        spans.append((start, match.start() + len(match[0].rstrip())))
-        start = match.end()
-    if start < len(text):
-        spans.append((start, len(text)))
-    return spans
-
-
-def _abbreviated(text: str) -> bool:
-    """Whether a dot after this text may be that of an abbreviation or an initial."""
-    word = _LAST_WORD.search(text)
-    return word is not None and (word[0].lower() in _ABBREVIATIONS or word[0] in _CAPITALS)
 
 
 def _add_mentions(index: _Index, found: _Found) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from biomedray.ingest.captions import Caption, language, read_caption, read_label
 from biomedray.ingest.images import is_raster_name
-from biomedray.ingest.jats import Element, href
+from biomedray.ingest.jats import XML_LANG, Element, href
 from biomedray.ingest.rights import Holders
 from biomedray.records import Reason
 
@@ -55,6 +55,8 @@ class Unit:
     href: str | None
     graphic_index: int = 0
     thumbnail: bool = False
+    foreign: bool = False
+    """Whether it is the picture in another language than the caption's."""
     reject: Reason | None = None
     detail: str | None = None
 
@@ -69,6 +71,9 @@ class Inventory:
     n_graphics: int
     n_without_graphic: int
     survey: Survey
+
+
+_Other = tuple[Element, Element | None, Reason | None]
 
 
 class Survey:
@@ -102,10 +107,17 @@ def read_figures(article: Element) -> Inventory:
     survey = Survey(article)
     graphics = survey.by_tag["graphic"]
     owned: dict[Element, list[Element]] = {}
+    others: list[_Other] = []
     units: list[Unit] = []
     for graphic in graphics:
         owner, reject = _owner(graphic)
         if reject is None and owner is not None:
+            owned.setdefault(owner, []).append(graphic)
+        else:
+            others.append((graphic, owner, reject))
+    drawn = _drawn_formulas(others, owned)
+    for graphic, owner, reject in others:
+        if graphic in drawn:
             owned.setdefault(owner, []).append(graphic)
         else:
             units.append(Unit(None, href(graphic), reject=reject, detail=_where(graphic, owner)))
@@ -123,6 +135,15 @@ def read_figures(article: Element) -> Inventory:
             units.append(Unit(figure, None, reject=Reason.NO_GRAPHIC, detail=_media_detail(element)))
     n_figures = len(survey.by_tag["fig"])
     return Inventory(tuple(units), tuple(figures), n_figures, len(graphics), n_figures - len(with_graphic), survey)
+
+
+def _drawn_formulas(others: list[_Other], owned: dict[Element, list[Element]]) -> set[Element]:
+    """Drawings of a structure or formula that are all that a figure shows (a scheme), so that they are its picture."""
+    return {
+        graphic
+        for graphic, owner, reject in others
+        if reject is Reason.FORMULA_GRAPHIC and owner is not None and owner not in owned and not _in_caption(graphic)
+    }
 
 
 def _owner(graphic: Element) -> tuple[Element | None, Reason | None]:
@@ -166,18 +187,22 @@ def _media_detail(figure: Element) -> str | None:
 
 
 def _pictures(graphics: list[Element]) -> list[list[Element]]:
-    """Graphics grouped by picture: those of one ``<alternatives>`` show the same."""
-    groups: dict[Element, list[Element]] = {}
+    """Graphics grouped by picture: those of one ``<alternatives>``, and versions in several languages, show the same."""
+    groups: dict[object, list[Element]] = {}
+    languages = {graphic.get(XML_LANG) for graphic in graphics} - {None}
+    versions = len(languages) == len(graphics) > 1
     for graphic in graphics:
         parent = graphic.getparent()
-        groups.setdefault(parent if parent is not None and parent.tag == "alternatives" else graphic, []).append(graphic)
+        alternatives = versions or (parent is not None and parent.tag == "alternatives")
+        groups.setdefault(parent if alternatives else graphic, []).append(graphic)
     return list(groups.values())
 
 
 def _unit(figure: Figure, graphic: Element, index: int) -> Unit:
     name = href(graphic)
     thumbnail = any("thumb" in (graphic.get(key) or "").lower() for key in ("content-type", "specific-use"))
-    unit = Unit(figure, name, index, thumbnail)
+    spoken = (graphic.get(XML_LANG) or "").lower()[:2]
+    unit = Unit(figure, name, index, thumbnail, foreign=bool(spoken and figure.lang and not figure.lang.startswith(spoken)))
     if name is None:
         return replace(unit, reject=Reason.NO_HREF)
     return unit if figure.caption is not None else replace(unit, reject=Reason.NO_CAPTION)

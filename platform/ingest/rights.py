@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from biomedray.ingest.jats import Element
+from biomedray.ingest.sentences import ends_in_abbreviation
 from biomedray.ingest.text import clean, collapse
 
 _PICTURE = (
@@ -46,7 +48,8 @@ _HINTS = (
     *("copied", "borrowed", "excerpted", "duzid", "ducid", "aptad", "produit", "apt\u00e9", "modifi\u00e9"),
     *("(c) 19", "(c) 20", "(c)19", "(c)20", "taken from", "used from", "obtained from"),
 )
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z(\u00a9])")
+# Between sentences, and before the text of a panel.
+_GAP = re.compile(r"(?<=[.!?])\s+(?=[A-Z\u00a9]|\((?!\d{4}))")
 # A patient's consent is no transfer of rights; authors' own work belongs to the article.
 _CONSENT = re.compile(
     r"permission\s+(?:of|from|by|given by)\s+(?:the\s+|our\s+)?"
@@ -57,10 +60,13 @@ _CONSENT = re.compile(
 _OWN = re.compile(
     r"\b(?:authors?['\u2019]?s?['\u2019]?\s+(?:own|elaboration|work|archive|photo\w*|drawing)"
     r"|own (?:elaboration|work|source|study|data|drawing)|(?:by|of) the (?:present )?authors?\b"
-    r"|elabora\w+ pr[o\u00f3]pri?a|pr[o\u00f3]pri?[ao] autor|elabora\w+ (?:pelos?|por los?|por el|dos) autor)",
+    r"|elabora\w+ pr[o\u00f3]pr?i[ao]|pr[o\u00f3]pr?i[ao] autor|elabora\w+ (?:pelos?|por los?|por el|dos) autor)",
     re.IGNORECASE,
 )
-_CREDIT = re.compile(r":|\bet al\b|\[\d|\b(?:19|20)\d\d\b|\bby\b|\bfrom\b", re.IGNORECASE)
+_CREDIT = re.compile(
+    r"\W*(?:photo|image|picture|source|credit|illustration|drawing|artwork|fonte|fuente|quelle|courtesy|figure by)", re.IGNORECASE
+)
+_LABELLED = re.compile(r"\W*(?:abbreviation|note|key|legend|fig)", re.IGNORECASE)
 _RESERVED = re.compile(r"all rights reserved|not (?:covered|included|subject)|third[- ]party|no reuse", re.IGNORECASE)
 _NOISE = re.compile(r"\u00a9|\(c\)|\bcopyrights?\b|\b(?:19|20)\d\d\b|\bthe\b|\bet al\b|[^\w\s]", re.IGNORECASE)
 _AUTHORS = re.compile(r"\bauthors?\b|\bautor", re.IGNORECASE)
@@ -106,7 +112,7 @@ def read_rights(holders_of_rights: Sequence[Element], caption: str, article: Hol
     lines: dict[str, bool] = {}
     for figure in holders_of_rights:
         for element in figure.iter("permissions", "attrib"):
-            if next(element.iterancestors("fig", "fig-group"), None) is figure and (line := clean(element, frozenset())):
+            if next(element.iterancestors("fig", "fig-group"), None) is figure and (line := _line(element)):
                 lines[line] = _theirs(element, line, article)
     for sentence in _sentences(caption):
         lines.setdefault(sentence, _claims(sentence, article))
@@ -115,11 +121,29 @@ def read_rights(holders_of_rights: Sequence[Element], caption: str, article: Hol
     return Rights(collapse(" ".join(lines)), any(lines.values()))
 
 
+def _line(element: Element) -> str:
+    """The element's text; a holder who is in the copyright statement already is not said again."""
+    if element.tag == "attrib":
+        return clean(element, frozenset())
+    parts: list[str] = []
+    for child in element:
+        part = clean(child, frozenset())
+        if not any(part in other for other in parts):
+            parts.append(part)
+    return " ".join(parts)
+
+
 def _sentences(caption: str) -> list[str]:
     lowered = caption.lower()
     if not any(hint in lowered for hint in _HINTS) or not _says(caption):
         return []
-    return [sentence for sentence in _SENTENCE.split(caption) if _says(sentence)]
+    starts = (gap.end() for gap in _GAP.finditer(caption) if not _abbreviated(caption, gap.start()))
+    pieces = (caption[start:end].strip() for start, end in pairwise([0, *starts, len(caption)]))
+    return [piece for piece in pieces if _says(piece)]
+
+
+def _abbreviated(text: str, end: int) -> bool:
+    return text[end - 1] == "." and ends_in_abbreviation(text[max(0, end - 13) : end - 1])
 
 
 def _says(text: str) -> bool:
@@ -137,12 +161,12 @@ def _claims(text: str, article: Holders) -> bool:
 
 def _theirs(element: Element, line: str, article: Holders) -> bool:
     if element.tag == "attrib":
-        credit = len(line.split()) <= _SHORT_CREDIT or bool(_CREDIT.search(line[:60]))
-        return _claims(line, article) or (credit and not _OWN.search(line) and not article.own(line))
+        credit = _CREDIT.match(line) or (len(line.split()) <= _SHORT_CREDIT and not _LABELLED.match(line))
+        return _claims(line, article) or (bool(credit) and not _OWN.search(line) and not article.own(line))
     if _TAKEN.search(line) or _RESERVED.search(line):
         return True
-    named = [clean(e, frozenset()) for e in element.iter("copyright-holder", "copyright-statement")]
-    return any(name and not article.own(name) for name in named)
+    named = ((e.tag, clean(e, frozenset())) for e in element.iter("copyright-holder", "copyright-statement"))
+    return any(name and not article.own(name) for tag, name in named if tag == "copyright-holder" or _COPYRIGHT.search(name))
 
 
 def _name(words: str) -> str:

@@ -55,7 +55,7 @@ def test_alternatives_and_second_graphics_are_lost(conform: Conform) -> None:
 
 def test_comparison_over_the_conformance_set(capsys: pytest.CaptureFixture[str]) -> None:
     result = compare([str(Path(__file__).parent / "conformance")], progress=False)
-    assert result.totals["articles"] == 45
+    assert result.totals["articles"] == len(list((Path(__file__).parent / "conformance").glob("*.xml")))
     assert result.totals["crashed"] >= 4
     assert result.totals["theirs_chars"] < result.totals["ours_chars"] <= result.totals["caption_chars"]
     assert result.totals["mispaired"] >= 1
@@ -63,7 +63,7 @@ def test_comparison_over_the_conformance_set(capsys: pytest.CaptureFixture[str])
     console.print(comparison_table(result))
     text = console.export_text()
     assert "UnboundLocal" in text
-    assert "all 45 articles" in text
+    assert f"all {result.totals['articles']} articles" in text
     assert capsys.readouterr().out.count("Error: it was not able") == 0
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from biomedray.ingest.captions import count_tokens
-from biomedray.ingest.citances import sentences
 from biomedray.ingest.formula import mathml, tex
+from biomedray.ingest.sentences import sentences
 from biomedray.ingest.text import NOT_CAPTION, clean, clean_spans, collapse, raw
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cn", "Co")), max_size=12)
