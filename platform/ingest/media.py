@@ -49,13 +49,20 @@ def _list_folder(root: Path) -> tuple[list[str], list[str]]:
             continue
         for entry in entries:
             name = entry.relative_to(root).as_posix()
-            if entry.is_symlink() and not entry.resolve().is_relative_to(root.resolve()):
+            if entry.is_symlink() and _leads_out(entry, root):
                 unsafe.append(name)
             elif entry.is_file():
                 names.append(name)
             elif entry.is_dir() and not entry.is_symlink():
                 pending.append(entry)
     return names, unsafe
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    try:
+        return not link.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a link that goes round in a circle leads nowhere
+        return False
 
 
 def media_elsewhere(folder: str, name: str, xml: bytes, max_bytes: int) -> Media:

@@ -6,17 +6,15 @@ XML file ---------> its folder's files, read when asked for
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 from biomedray.ingest.images import RASTER_SUFFIXES, Media, is_raster_name
 from biomedray.ingest.jats import ArticleTree
@@ -26,10 +24,14 @@ from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, stem
 from biomedray.ingest.staging import Staging
+from biomedray.ingest.streams import TooLargeError, open_stream
 from biomedray.records import Reason, Stage
 
 # What the decompressors and tarfile raise on damaged archives.
-_ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError)
+_ARCHIVE_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError, RecursionError)
+# What a name costs in memory; an archive of millions of empty files is large as well.
+_NAME_BYTES = 300
+_MAX_UNSAFE = 100_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,14 @@ def open_refs(refs: Iterable[ArticleRef], config: IngestConfig, staging: Path) -
 
 
 def open_ref(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
-    """The article of a reference, or the articles of a bulk archive, or why there is none."""
+    """The article of a reference, or the articles of a bulk archive, or why there is none; never raises for bad input."""
+    try:
+        yield from _open_local(ref, config)
+    except Exception as error:  # noqa: BLE001  # one source's surprise must not end a run of millions; the reject says what it was
+        yield Refused(ref.uri, Reason.UNREADABLE_ARCHIVE, f"{type(error).__name__}: {error}"[:200])
+
+
+def _open_local(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
     if ref.problem is not None:
         yield _refused_ref(ref)
         return
@@ -159,12 +168,15 @@ class _Held:
 
     def drop(self, names: list[str]) -> None:
         for name in names:
-            self.size -= len(self.files.pop(name, b""))
+            self.size -= len(self.files.pop(name, b"")) + _NAME_BYTES
             self.names.discard(name)
 
-
-class _TooLargeError(Exception):
-    """The archive is over a limit; the message says which."""
+    def note(self, name: str, among: set[str]) -> None:
+        """Add a name to one of the sets; what went under the same name before is forgotten, as tar does."""
+        self.size -= len(self.files.pop(name, b""))
+        if name not in among:
+            among.add(name)
+            self.size += _NAME_BYTES
 
 
 def _open_archive(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | Refused]:
@@ -175,7 +187,7 @@ def _open_archive(ref: ArticleRef, config: IngestConfig) -> Iterator[Package | R
             if held.size > config.max_buffer_bytes:
                 bulk = True
                 yield from _flush_complete(ref, held, posixpath.dirname(name), config)
-    except _TooLargeError as error:
+    except TooLargeError as error:
         yield Refused(ref.uri, Reason.SOURCE_TOO_LARGE, str(error))
         return
     except _ARCHIVE_ERRORS as error:
@@ -199,37 +211,24 @@ def _no_article(ref: ArticleRef, held: _Held) -> Refused:
 
 def _members(path: Path, held: _Held, config: IngestConfig) -> Iterator[str]:
     """Read the archive once, front to back; yields each file's name after it was taken into ``held``."""
-    total = 0
-    with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+    with open_stream(path, config.max_archive_bytes) as stream, tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
         for member in tar:
-            total += max(member.size, 0)
-            if total > config.max_archive_bytes:
-                raise _TooLargeError(f"unpacks to more than {config.max_archive_bytes} bytes")
+            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header of the archive in memory
+            stream.allow(member.size)
+            name = posixpath.normpath(member.name)
             if member.isdir():
                 continue
-            name = posixpath.normpath(member.name)
             if not member.isfile() or name.startswith(("/", "../")) or ".." in member.name.split("/"):
-                held.unsafe.add(name.lstrip("/"))
-                continue
-            if not posixpath.basename(name).startswith("."):
+                held.note(name.lstrip("/"), held.unsafe)
+                if len(held.unsafe) > _MAX_UNSAFE:
+                    raise TooLargeError(f"more than {_MAX_UNSAFE} links and names that lead out")
+            elif not posixpath.basename(name).startswith("."):
                 _take(tar, member, name, held, config)
                 yield name
 
 
-def _decompressed(path: Path) -> Any:
-    """The tar inside, found by magic bytes: a name may lie about its compression."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    openers: tuple[tuple[bytes, Callable[..., Any]], ...] = (
-        (b"\x1f\x8b", gzip.open),
-        (b"\xfd7zXZ\x00", lzma.open),
-        (b"BZh", bz2.open),
-    )
-    return next((opener for start, opener in openers if magic.startswith(start)), open)(path, "rb")
-
-
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, held: _Held, config: IngestConfig) -> None:
-    held.names.add(name)
+    held.note(name, held.names)
     limit = config.max_xml_bytes if _is_xml(name) else config.max_image_bytes
     if member.size > limit:
         held.large.add(name)
@@ -248,7 +247,7 @@ def _flush_complete(ref: ArticleRef, held: _Held, current: str, config: IngestCo
     folders = {posixpath.dirname(name) for name in ready}
     held.drop([name for name in held.names if any(_inside(name, folder) for folder in folders) and not _inside(current, name)])
     if held.size > config.max_buffer_bytes:
-        raise _TooLargeError(f"one article's files take more than {config.max_buffer_bytes} bytes")
+        raise TooLargeError(f"one article's files take more than {config.max_buffer_bytes} bytes")
 
 
 def _inside(name: str, folder: str) -> bool:

@@ -59,26 +59,75 @@ def cases(picture: bytes) -> Iterator[tuple[str, Build, str]]:
 def _members(article: Member, figure: Member) -> Iterator[tuple[str, Build, str]]:
     picture = figure[1]
     for number, name in enumerate(
-        ("../f1.jpg", "/f1.jpg", "PMC1/../../f1.jpg", "PMC1/./../../../tmp/f1.jpg", "//f1.jpg", "..\\..\\f1.jpg", "C:\\f1.jpg", "~/f1.jpg")
+        (
+            "../f1.jpg",
+            "/f1.jpg",
+            "PMC1/../../f1.jpg",
+            "PMC1/./../../../tmp/f1.jpg",
+            "//f1.jpg",
+            "..\\..\\f1.jpg",
+            "C:\\f1.jpg",
+            "~/f1.jpg",
+        )
     ):
         yield f"tar-path-{number}", _write(gzip.compress(tar_bytes([article, member(name, picture)]))), "any"
-    for number, name in enumerate(("\u202egpj.1f", "f\u0000.jpg", "\udcff\udcfe.jpg", "f1.jpg\n", "\u2215etc\u2215f1.jpg", "F1.JPG", " f1.jpg")):
+    for number, name in enumerate(
+        ("\u202egpj.1f", "f\u0000.jpg", "\udcff\udcfe.jpg", "f1.jpg\n", "\u2215etc\u2215f1.jpg", "F1.JPG", " f1.jpg")
+    ):
         yield f"tar-name-{number}", _write(gzip.compress(tar_bytes([article, member(f"PMC1/{name}", picture)]))), "any"
-    yield "tar-surrogate-xml", _write(gzip.compress(tar_bytes([member("\udcff/\udcfe.nxml", _XML), member("x/b.nxml", _XML)]))), "any"
+    yield (
+        "tar-surrogate-xml",
+        _write(gzip.compress(tar_bytes([member("\udcff/\udcfe.nxml", _XML), member("x/b.nxml", _XML)]))),
+        "any",
+    )
     yield "tar-long-name", _write(gzip.compress(tar_bytes([article, member("d/" * 5_000 + "f1.jpg", picture)]))), "any"
-    kinds = {"symlink": tarfile.SYMTYPE, "hardlink": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE, "block": tarfile.BLKTYPE}
+    kinds = {
+        "symlink": tarfile.SYMTYPE,
+        "hardlink": tarfile.LNKTYPE,
+        "fifo": tarfile.FIFOTYPE,
+        "char": tarfile.CHRTYPE,
+        "block": tarfile.BLKTYPE,
+    }
     for name, kind in kinds.items():
-        yield f"tar-{name}-picture", _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", kind, "/etc/passwd")]))), "reject"
+        yield (
+            f"tar-{name}-picture",
+            _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", kind, "/etc/passwd")]))),
+            "reject",
+        )
         yield f"tar-{name}-xml", _write(gzip.compress(tar_bytes([member("PMC1/a.nxml", b"", kind, "/etc/passwd")]))), "reject"
-    yield "tar-link-inside", _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f2.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))), "pair"
-    yield "tar-link-loop", _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))), "reject"
-    yield "tar-folder-as-xml", _write(gzip.compress(tar_bytes([member("a.nxml", b"", tarfile.DIRTYPE), member("a.nxml/f1.jpg", picture)]))), "reject"
+    yield (
+        "tar-link-inside",
+        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f2.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))),
+        "pair",
+    )
+    yield (
+        "tar-link-loop",
+        _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))),
+        "reject",
+    )
+    yield (
+        "tar-folder-as-xml",
+        _write(gzip.compress(tar_bytes([member("a.nxml", b"", tarfile.DIRTYPE), member("a.nxml/f1.jpg", picture)]))),
+        "reject",
+    )
     yield "tar-duplicates", _write(gzip.compress(tar_bytes([article, figure] * 50))), "pair"
-    yield "tar-duplicate-that-differs", _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"<html>")]))), "any"
-    yield "tar-link-over-file", _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "/etc/passwd")]))), "any"
+    yield (
+        "tar-duplicate-that-differs",
+        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"<html>")]))),
+        "any",
+    )
+    yield (
+        "tar-link-over-file",
+        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "/etc/passwd")]))),
+        "any",
+    )
     yield "tar-many-empty", _write(gzip.compress(tar_bytes([member(f"d/{i}") for i in range(100_000)]))), "reject"
     yield "tar-many-empty-xml", _write(gzip.compress(tar_bytes([member(f"{i}.xml") for i in range(2_000)]))), "reject"
-    yield "tar-nested", _write(gzip.compress(tar_bytes([member("PMC1/inner.tar.gz", gzip.compress(tar_bytes([article, figure])))]))), "reject"
+    yield (
+        "tar-nested",
+        _write(gzip.compress(tar_bytes([member("PMC1/inner.tar.gz", gzip.compress(tar_bytes([article, figure])))]))),
+        "reject",
+    )
 
 
 def _streams(good: bytes) -> Iterator[tuple[str, Build, str]]:
@@ -117,15 +166,39 @@ def _headers(article: Member, figure: Member, good: bytes) -> Iterator[tuple[str
     yield "tar-huge-size", _write(size_field(b"\x80" + struct.pack(">QH", 2**62, 0) + b"\0")), "reject"
     yield "tar-octal-size", _write(size_field(b"77777777777\0")), "reject"
     yield "tar-bad-size", _write(size_field(b"zzzzzzzzzzz\0")), "reject"
-    yield "tar-header-bomb", _write(gzip.compress(tar_bytes([member("x", bytes(60_000_000), tarfile.XHDTYPE), article, figure]))), "reject"
-    yield "tar-name-bomb", _write(gzip.compress(tar_bytes([member("x", b"a" * 60_000_000, tarfile.GNUTYPE_LONGNAME), article]))), "reject"
+    yield (
+        "tar-header-bomb",
+        _write(gzip.compress(tar_bytes([member("x", bytes(60_000_000), tarfile.XHDTYPE), article, figure]))),
+        "reject",
+    )
+    yield (
+        "tar-name-bomb",
+        _write(gzip.compress(tar_bytes([member("x", b"a" * 60_000_000, tarfile.GNUTYPE_LONGNAME), article]))),
+        "reject",
+    )
     yield "tar-bad-pax", _write(gzip.compress(tar_bytes([member("x", b"99999 path=", tarfile.XHDTYPE), article, figure]))), "any"
-    yield "tar-pax-size", _write(gzip.compress(tar_bytes([member("x", b"20 size=99999999999\n", tarfile.XHDTYPE), article, figure]))), "any"
-    yield "tar-pax-path", _write(gzip.compress(tar_bytes([member("x", b"24 path=../../../evil/x\n", tarfile.XHDTYPE), article, figure]))), "any"
+    yield (
+        "tar-pax-size",
+        _write(gzip.compress(tar_bytes([member("x", b"20 size=99999999999\n", tarfile.XHDTYPE), article, figure]))),
+        "any",
+    )
+    yield (
+        "tar-pax-path",
+        _write(gzip.compress(tar_bytes([member("x", b"24 path=../../../evil/x\n", tarfile.XHDTYPE), article, figure]))),
+        "any",
+    )
     yield "tar-sparse", _write(gzip.compress(tar_bytes([member("s", b"", tarfile.GNUTYPE_SPARSE), article, figure]))), "any"
     yield "tar-unknown-kind", _write(gzip.compress(tar_bytes([member("PMC1/f1.jpg", figure[1], b"Z"), article]))), "any"
-    yield "tar-chain-of-long-names", _write(gzip.compress(tar_bytes([member("x", b"a" * 200, tarfile.GNUTYPE_LONGNAME)] * 5_000))), "reject"
-    yield "tar-chain-of-globals", _write(gzip.compress(tar_bytes([member("x", b"9 a=bcde\n", tarfile.XGLTYPE)] * 5_000))), "reject"
+    yield (
+        "tar-chain-of-long-names",
+        _write(gzip.compress(tar_bytes([member("x", b"a" * 200, tarfile.GNUTYPE_LONGNAME)] * 5_000))),
+        "reject",
+    )
+    yield (
+        "tar-chain-of-globals",
+        _write(gzip.compress(tar_bytes([member("x", b"9 a=bcde\n", tarfile.XGLTYPE)] * 5_000))),
+        "reject",
+    )
 
 
 def _folders(picture: bytes) -> Iterator[tuple[str, Build, str]]:

@@ -13,9 +13,7 @@ _META = '<front><article-meta><article-id pub-id-type="pmcid">PMC1</article-id><
 
 
 def _figure(inner: str = "", href: str = "f1.jpg", fig_id: str = "F1") -> str:
-    return (
-        f'<fig id="{fig_id}"><label>Figure 1</label><caption><p>A caption{inner}.</p></caption><graphic xlink:href="{href}"/></fig>'
-    )
+    return f'<fig id="{fig_id}"><label>Figure 1</label><caption><p>A caption{inner}.</p></caption><graphic xlink:href="{href}"/></fig>'
 
 
 def _article(body: str = "", head: str = "", meta: str = _META) -> bytes:
@@ -35,7 +33,9 @@ def _flipped(seed: int) -> bytes:
 def _spliced(seed: int) -> bytes:
     rng = random.Random(seed)
     a, b = sorted(rng.randrange(len(_GOOD)) for _ in range(2))
-    junk = rng.choice([b"", b"<", b"&", b"]]>", b"<!--", b"<![CDATA[", b"</article>", b"\0\0", b"\xff\xfe", b"<?xml?>", b"<fig>" * 50])
+    junk = rng.choice(
+        [b"", b"<", b"&", b"]]>", b"<!--", b"<![CDATA[", b"</article>", b"\0\0", b"\xff\xfe", b"<?xml?>", b"<fig>" * 50]
+    )
     return _GOOD[:a] + junk + _GOOD[b:]
 
 
@@ -93,11 +93,19 @@ def _bulk() -> Iterator[tuple[str, Xml, str]]:
     yield "many-elements", lambda: _article("<p/>" * 3_000_000 + _figure()), "reject"
     yield "many-figures", lambda: _article('<fig id="F"><graphic xlink:href="x"/></fig>' * 60_000), "reject"
     yield "many-graphics", lambda: _article(f"<fig><caption>x</caption>{'<graphic/>' * 120_000}</fig>"), "reject"
-    yield "many-ids", lambda: _article(_figure(), meta=_META.replace("</art", '<article-id pub-id-type="x">1</article-id></art') * 5_000), "any"
+    yield (
+        "many-ids",
+        lambda: _article(_figure(), meta=_META.replace("</art", '<article-id pub-id-type="x">1</article-id></art') * 5_000),
+        "any",
+    )
     yield "many-articles", lambda: b"<set>" + b"<article/>" * 300_000 + b"</set>", "reject"
     yield "many-citations", lambda: _article(_figure() + "<p>" + "<xref rid='F1'>1</xref>, " * 20_000 + "</p>"), "any"
     yield "one-citation-of-many", lambda: _article(_figure() + f"<p>See <xref rid='{'F1 ' * 50_000}'>1</xref>.</p>"), "any"
-    yield "long-range", lambda: _article(_figure() + "<p>Figs. <xref rid='F1'>1</xref>-<xref rid='F1'>99999999999</xref></p>"), "any"
+    yield (
+        "long-range",
+        lambda: _article(_figure() + "<p>Figs. <xref rid='F1'>1</xref>-<xref rid='F1'>99999999999</xref></p>"),
+        "any",
+    )
     figures = "".join(_figure(href="x", fig_id=f"F{i}").replace("Figure 1", f"Figure {i}") for i in range(1, 2_001))
     ranges = "<p>See Figs. <xref rid='F1'>1</xref>-<xref rid='F2000'>2000</xref>.</p>" * 2_000
     lists = f"<p>See <xref ref-type='fig' rid='{' '.join(f'F{i}' for i in range(1, 2_001))}'>all</xref>.</p>" * 1_000
