@@ -63,6 +63,7 @@ PAIR_SCHEMA = pa.schema(
         pa.field("flags", pa.list_(pa.string()), nullable=False),
         pa.field("image_sha256", pa.string(), nullable=False),
         pa.field("phash", pa.string()),
+        pa.field("phash_fine", pa.string()),
         pa.field("entropy", pa.float32()),
         pa.field("colourfulness", pa.float32()),
         pa.field("blankness", pa.float32()),

@@ -31,6 +31,8 @@ class Quality:
 
     phash: str | None = None
     """64 bits as 16 hex digits."""
+    phash_fine: str | None = None
+    """256 bits as 64 hex digits."""
     entropy: float | None = None
     """Bits, 0 to 8."""
     colourfulness: float | None = None
@@ -53,6 +55,7 @@ def measure(image: Image.Image) -> Quality:
     light, blank = background(planes)
     return Quality(
         phash=perceptual_hash(grey),
+        phash_fine=perceptual_hash(grey, 16),
         entropy=_rounded(entropy(grey)),
         colourfulness=_rounded(colourfulness(planes)),
         blankness=_rounded(blank),
@@ -78,11 +81,12 @@ def _planes(image: Image.Image) -> Planes:
     return np.ascontiguousarray(np.asarray(image)[::stride, ::stride].reshape(-1, 3).T)
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """The 64-bit DCT hash, bit for bit ``imagehash.phash``, as 16 hex digits: alike images differ in few bits."""
-    pixels = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS))
-    low = fftpack.dct(fftpack.dct(pixels, axis=0), axis=1)[:8, :8]
-    middle = np.partition(low, (31, 32), axis=None)[31:33].mean()
+def perceptual_hash(image: Image.Image, side: int = 8) -> str:
+    """The DCT hash of ``side`` x ``side`` bits, bit for bit ``imagehash.phash``, in hex: alike images differ in few bits."""
+    pixels = np.asarray(image.convert("L").resize((4 * side, 4 * side), Image.Resampling.LANCZOS))
+    low = fftpack.dct(fftpack.dct(pixels, axis=0), axis=1)[:side, :side]
+    half = side * side // 2
+    middle = np.partition(low, (half - 1, half), axis=None)[half - 1 : half + 1].mean()
     return np.packbits(low > middle).tobytes().hex()
 
 

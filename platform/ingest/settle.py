@@ -32,7 +32,7 @@ from biomedray.records import LEDGER_SCHEMA, PAIR_SCHEMA, REJECT_SCHEMA, SPLITS,
 
 STAGED, FOLDER = "staged", "settle"
 _DECIDED = ("source_uri", "pmcid", "image_sha256", "split", "dup_cluster", "article_cluster")
-_FEATURES = ["source_uri", "pmcid", "image_sha256", "phash", "width", "height", "entropy", "colourfulness"]
+_FEATURES = ["source_uri", "pmcid", "image_sha256", "phash", "phash_fine", "width", "height", "entropy", "colourfulness"]
 
 
 def root_of(out: Path, part: int) -> Path:
@@ -67,6 +67,7 @@ def _features(rows: pa.Table) -> pa.Table:
             "sha": np.array([int(sha[:16], 16) for sha in rows["image_sha256"].to_pylist()], np.uint64),
             "phash": np.array([int(value, 16) if value else 0 for value in phash], np.uint64),
             "hashed": np.array([value is not None for value in phash], bool),
+            **{f"fine{i}": _fine(rows["phash_fine"], i) for i in range(4)},
             "shape": np.log(width / height).astype(np.float32),
             "entropy": _floats(rows["entropy"]),
             "colour": _floats(rows["colourfulness"]),
@@ -74,6 +75,11 @@ def _features(rows: pa.Table) -> pa.Table:
             "source": np.array([number(name) for name in rows["source_uri"].to_pylist()], np.uint64),
         }
     )
+
+
+def _fine(column: pa.ChunkedArray, quarter: int) -> NDArray[np.uint64]:
+    """64 of the 256 bits; 0 where there is no hash."""
+    return np.array([int(value[16 * quarter : 16 * quarter + 16], 16) if value else 0 for value in column.to_pylist()], np.uint64)
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
@@ -120,9 +126,12 @@ def edges_file(out: Path, table: int) -> Path:
 
 def join_images(out: Path, table: int, distance: int) -> int:
     """Write the near-duplicates among all images that one table of the banded join finds; returns how many."""
-    rows = _images(out, ["sha", "phash", "hashed", "shape", "entropy", "colour"])
-    columns = [rows[name].to_numpy() for name in ("sha", "phash", "shape", "entropy", "colour")]
-    left, right = table_edges(distinct(Images(*columns).take(rows["hashed"].to_numpy())), TABLES[table], distance)
+    fine = [f"fine{i}" for i in range(4)]
+    rows = _images(out, ["sha", "phash", "hashed", *fine, "shape", "entropy", "colour"])
+    sha, phash, shape, entropy, colour = (rows[name].to_numpy() for name in ("sha", "phash", "shape", "entropy", "colour"))
+    bits = np.stack([rows[name].to_numpy() for name in fine], axis=1)
+    images = Images(sha, phash, bits, shape, entropy, colour).take(rows["hashed"].to_numpy())
+    left, right = table_edges(distinct(images), TABLES[table], distance)
     _write(edges_file(out, table), pa.table({"left": left, "right": right}))
     return len(left)
 
