@@ -204,6 +204,18 @@ def test_an_outage_in_the_middle_stops_the_run_and_the_next_one_goes_on(
     assert not served & {key for key in http.paths() if "inventory" not in key}
 
 
+def test_a_store_that_goes_away_while_a_picture_is_read_is_no_fault_of_the_article(
+    http: Any, servers: ModuleType, tmp_path: Path
+) -> None:
+    refs = refs_of(http.url, config_of(), tmp_path / "w")
+    http.fail(f"{refs[0].name}/f1.jpg", servers.Fault("status", -1, status=404))
+    items = open_refs(refs[:1], config_of(), tmp_path / "s")
+    item = next(items)
+    http.fail("", servers.Fault("status", -1))
+    with pytest.raises(StoreDownError):
+        list(extract(item, config_of()))
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
