@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from biomedray.errors import WorkError
 from biomedray.ingest.captions import count_tokens
 from biomedray.ingest.citances import Citance, find_citances
 from biomedray.ingest.figures import Inventory, Unit, read_figures
@@ -66,6 +67,8 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
         uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
         try:
             yield _extract_tree(item, tree, uri, config)
+        except WorkError:  # a store that went away while a picture was read says nothing of the article
+            raise
         except Exception as error:  # noqa: BLE001  # see _surprise
             yield refused_rows(_surprise(item, uri, error))
 
