@@ -60,11 +60,10 @@ def read_caption(figure: Element, holders: Holders) -> Caption | None:
     for holder in (figure, *around):
         captions = own if holder is figure else holder.findall("caption")
         text, spans = clean_spans(captions, _MARKED, NOT_CAPTION) if captions else ("", [])
-        markup = _markup(spans)
-        if text and not _only_supplement(markup, len(text)):
+        if text:
             rights = read_rights([figure, *dict.fromkeys([*groups, *([] if holder is figure else [holder])])], text, holders)
             flags = () if holder is figure else ("group_caption",)
-            return Caption(text, "".join(map(raw, captions)), _title(captions), *_columns(rights, flags), markup)
+            return Caption(text, "".join(map(raw, captions)), _title(captions), *_columns(rights, flags), _markup(spans))
     for flag, words in (("alt_text_caption", _alt_text(figure)), ("label_caption", read_label(figure))):
         if words:
             rights = read_rights([figure, *groups], words, holders)
@@ -78,12 +77,6 @@ def _columns(rights: Rights, flags: tuple[str, ...]) -> tuple[str | None, tuple[
 
 def _markup(spans: list[Span]) -> tuple[Markup, ...]:
     return tuple(Markup(MARKUP_KINDS[element.tag], start, end) for element, start, end in spans if start < end)
-
-
-def _only_supplement(markup: tuple[Markup, ...], size: int) -> bool:
-    """Whether a caption has no word but the titles of files that go with the figure."""
-    supplements = [m for m in markup if m.kind == "supplement"]
-    return bool(supplements) and sum(m.end - m.start for m in supplements) + len(supplements) - 1 >= size
 
 
 def read_label(figure: Element) -> str | None:
