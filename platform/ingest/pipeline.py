@@ -82,7 +82,6 @@ def finish(
         details={"balanced": True, "parts": len(population.sizes), **details},
     )
     write_manifest(out, manifest)
-    shutil.rmtree(out / "parts", ignore_errors=True)
     settle.clean_up(out)
     return manifest
 

@@ -393,5 +393,5 @@ def _rewrite_pairs(paths: Sequence[Path], new: Path, decision: Decision, config:
 
 def clean_up(out: Path) -> None:
     """Remove what only an unfinished run needs."""
-    for name in (STAGED, FOLDER):
+    for name in (STAGED, FOLDER, "fetched", "parts"):
         shutil.rmtree(out / name, ignore_errors=True)
