@@ -48,6 +48,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _ORIENTATION = 0x0112
 # A progressive JPEG has about ten scans, each a pass over the whole area; hostile ones have thousands.
 _MAX_SCANS = 100
@@ -188,7 +189,7 @@ def _too_large(data: bytes, image: Image.Image, max_pixels: int) -> str | None:
 def _header(data: bytes, image: Image.Image) -> Header:
     kind = "JPEG" if image.format == "MPO" else str(image.format)
     alpha = image.mode in _ALPHA or "transparency" in image.info
-    deep, turn = _is_deep(data, image), _orientation(image)
+    deep, turn = _is_deep(data, image), _orientation(data, image)
     return Header(kind, image.width, image.height, image.mode, _frames(data, image), turn, deep, alpha)
 
 
@@ -200,8 +201,10 @@ def _frames(data: bytes, image: Image.Image) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(data: bytes, image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
+    if image.format == "PNG" and not any(marker in data for marker in _PNG_EXIF):
+        return 1  # Pillow decodes the whole picture to see whether something follows it
     value: object = 1
     with suppress(Exception):
         value = image.getexif().get(_ORIENTATION, 1)
