@@ -176,7 +176,7 @@ def ingest(
 ) -> None:
     """PMC articles to figure-caption pairs in Parquet, with a reject row for everything that was not kept."""
     from biomedray.config import load_yaml, merge, override
-    from biomedray.ingest import IngestConfig, comparison_table, summary_table
+    from biomedray.ingest import IngestConfig, advice, comparison_table, summary_table
     from biomedray.ingest import compare as compare_engines
     from biomedray.ingest import ingest as run
     from biomedray.ingest import update as update_pairs
@@ -217,6 +217,8 @@ def ingest(
         return
     manifest = run(paths[:-1], Path(paths[-1]), resolved, progress=not quiet)
     console.print(summary_table(manifest))
+    if hint := advice(manifest):
+        console.print(hint, style="yellow")
     console.print(f"pairs: [bold]{paths[-1]}[/bold]   next: biomedray train {paths[-1]} MODEL")
 
 

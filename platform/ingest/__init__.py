@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from biomedray.ingest.pubmed import Comparison
 
-__all__ = ["IngestConfig", "compare", "comparison_table", "ingest", "summary_table", "update"]
+__all__ = ["IngestConfig", "advice", "compare", "comparison_table", "ingest", "summary_table", "update"]
 
 _DEFAULTS = IngestConfig()
 
@@ -75,6 +75,13 @@ def summary_table(manifest: Manifest) -> Table:
     from biomedray.ingest.tables import summary
 
     return summary(manifest)
+
+
+def advice(manifest: Manifest) -> str | None:
+    """One line on what to do differently, where a split got no pair; else None."""
+    from biomedray.ingest.tables import advice as found
+
+    return found(manifest)
 
 
 def comparison_table(comparison: Comparison) -> Table:

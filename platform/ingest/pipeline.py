@@ -110,15 +110,24 @@ def _update_parts(
     remove_torn(out)
     new = read_population(out / UPDATE)
     if new is None:
-        local, stores = cloud_sources(sources)
-        refs = discover(local) if local else []
-        new = _freeze(refs, stores, out / UPDATE, config, progress, underway.n_parts)
+        new = _freeze_newer(sources, out, config, underway, progress)
     sizes = {part: new.sizes.get(part, 0) for part in sorted({*underway.old_parts, *new.sizes})}
     run_parts(out, sizes, partial(_update_task, out=str(out), config=config.resolved(), snapshot=new.snapshot), progress)
     extracted = time.monotonic()
     reopen(out)
     settle_all(out, list(sizes), config, progress)
     return {"extract_s": extracted - started, "settle_s": time.monotonic() - extracted}
+
+
+def _freeze_newer(sources: Sequence[str], out: Path, config: IngestConfig, underway: Underway, progress: bool) -> Population:
+    local, stores = cloud_sources(sources)
+    try:
+        refs = discover(local) if local else []
+        return _freeze(refs, stores, out / UPDATE, config, progress, underway.n_parts)
+    except UserError:
+        if not underway.resumed:
+            end(out)
+        raise
 
 
 def _update_task(row: Row, out: str, config: Row, snapshot: str | None) -> Row:

@@ -52,6 +52,15 @@ def summary(manifest: Manifest) -> Table:
     table.add_row("[bold]pairs[/bold]", f"[bold]{counts['pairs']:,}[/bold]")
     for split in SPLITS:
         table.add_row(f"  {split}", f"{counts['pairs_by_split'].get(split, 0):,}")
+    if update := manifest.details.get("update"):
+        table.add_section()
+        table.add_row("[bold]articles that this update[/bold]", "")
+        for name in ("added", "replaced", "withdrawn"):
+            table.add_row(f"  {name}", f"{update[name]:,}")
+    if "near_duplicate_images" in counts:
+        table.add_section()
+        table.add_row("images with a near-duplicate", f"{counts['near_duplicate_images']:,}")
+        table.add_row("clusters of several articles", f"{counts['article_clusters']:,}")
     for title, key in (
         ("rejected figures and graphics", "rejects_by_reason"),
         ("rejected articles and sources", "article_rejects_by_reason"),
@@ -64,6 +73,16 @@ def summary(manifest: Manifest) -> Table:
     units = counts["graphics"] + counts["figures_without_graphic"]
     table.add_row("ledger", f"{units:,} = {counts['pairs']:,} + {counts['rejects']:,}")
     return table
+
+
+def advice(manifest: Manifest) -> str | None:
+    """What to do about a split that got nothing; None where all got something."""
+    by_split = manifest.counts["pairs_by_split"]
+    empty = [split for split in ("val", "test") if manifest.counts["pairs"] and not by_split.get(split)]
+    if not empty:
+        return None
+    shares = " ".join(f"--set {split}_fraction={share}" for split, share in (("val", 0.05), ("test", 0.1)))
+    return f"No pair is in {' and '.join(empty)}: the default shares are those of 15 million pairs. For a small archive: {shares}"
 
 
 def differences(comparison: Comparison) -> Table:

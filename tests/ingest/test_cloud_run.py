@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,11 +11,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from biomedray.artifacts import read_manifest
 from biomedray.config import merge
 from biomedray.errors import UserError, WorkError
-from biomedray.ingest import IngestConfig, ingest, pipeline, update
+from biomedray.ingest import IngestConfig, advice, ingest, pipeline, summary_table, update
 
 FETCH = {"backoff_s": 0.01, "read_timeout_s": 5, "connect_timeout_s": 5, "retries": 2}
 CONFIG = merge(IngestConfig(articles_per_part=3, val_fraction=0.2, test_fraction=0.3), {"fetch": FETCH})
@@ -71,6 +73,7 @@ def test_a_run_an_update_and_a_fresh_run(
     out = tmp_path / "pairs"
     manifest = ingest([http.url], out, CONFIG, progress=False)
     assert manifest.counts["pairs"] == 20
+    assert (advice(manifest) is None) == all(manifest.counts["pairs_by_split"].values())
     assert manifest.inputs[-1]["snapshot"] == FIRST
     assert sorted(path.name for path in out.iterdir()) == ["data", "ledger", "manifest.json", "population", "rejects"]
     later(bucket, make, servers)
@@ -79,6 +82,9 @@ def test_a_run_an_update_and_a_fresh_run(
     assert manifest.inputs[-1]["snapshot"] == SECOND
     assert manifest.details["update"] == {"added": 2, "replaced": 3, "withdrawn": 1, "read": 5}
     assert manifest.counts["article_rejects_by_reason"] == {"retracted": 1, "superseded_version": 1, "withdrawn": 1}
+    shown = Console(record=True, width=90, file=io.StringIO())
+    shown.print(summary_table(manifest))
+    assert "withdrawn" in shown.export_text()
     articles = {key.split("/")[0] for key in http.paths() if key.startswith("PMC")}
     assert articles == {"PMC3.2", "PMC4.1", "PMC11.1"}, "what did not change is not fetched again"
     ingest([http.url], tmp_path / "fresh", CONFIG, progress=False)

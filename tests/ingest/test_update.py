@@ -253,10 +253,10 @@ def test_what_can_not_be_updated(copy: Path, tmp_path: Path) -> None:
         update([str(copy / "in")], tmp_path / "none", progress=False)
     with pytest.raises(UserError, match="no source"):
         update([], copy / "pairs", progress=False)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="missing"):
         update([str(tmp_path / "missing")], copy / "pairs", progress=False)
     assert (copy / "pairs" / "manifest.json").is_file()
+    assert not (copy / "pairs" / "update").exists()
     shutil.rmtree(copy / "pairs" / "population")
-    shutil.rmtree(copy / "pairs" / "update", ignore_errors=True)
     with pytest.raises(UserError, match="new folder"):
         update([str(copy / "in")], copy / "pairs", progress=False)
