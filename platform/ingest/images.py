@@ -123,7 +123,8 @@ def load(media: Media, href: str, config: IngestConfig) -> FigureImage:
         try:
             return _load_one(media, name, config)
         except ImageError as error:
-            first = first or error
+            # Not the exception itself: with its frames it would keep the pixels of this attempt in memory.
+            first = first or ImageError(error.reason, str(error))
     raise first or ImageError(Reason.FILE_MISSING, f"no file for {href}")
 
 

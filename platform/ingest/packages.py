@@ -22,7 +22,7 @@ from biomedray.ingest.media import folder_media, media_elsewhere
 from biomedray.ingest.record import local_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
-from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, stem
+from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, printable, stem
 from biomedray.ingest.staging import Staging
 from biomedray.ingest.streams import TooLargeError, open_stream
 from biomedray.records import Reason, Stage
@@ -257,7 +257,7 @@ def _inside(name: str, folder: str) -> bool:
 def _flush(ref: ArticleRef, held: _Held, articles: list[str], bulk: bool, config: IngestConfig) -> Iterator[Package | Refused]:
     media = _media_by_folder(held) if bulk else {}
     for name in articles:
-        uri = f"{ref.uri}/{name}" if bulk else ref.uri
+        uri = printable(f"{ref.uri}/{name}") if bulk else ref.uri
         if name in held.large:
             yield Refused(uri, Reason.XML_TOO_LARGE, f"{name}: more than {config.max_xml_bytes} bytes", Stage.ARTICLE)
         elif bulk:

@@ -59,8 +59,21 @@ def discover(sources: Sequence[str]) -> list[ArticleRef]:
         raise UserError("no source given; name a folder of articles, an archive, an XML file or a list file")
     labels = _labels(sources)
     refs = [ref for source, label in zip(sources, labels, strict=True) for ref in _source(source, label)]
-    unique = {ref.path: ref for ref in reversed(refs)}
+    unique = {ref.path: _nameable(ref) for ref in reversed(refs)}
     return _mark_superseded(sorted(unique.values(), key=lambda ref: ref.uri))
+
+
+def printable(text: str) -> str:
+    r"""A name with what is no UTF-8 written out (``\xff``): file systems and tar take any bytes, tables take text."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _nameable(ref: ArticleRef) -> ArticleRef:
+    uri, path, name = printable(ref.uri), printable(ref.path), printable(ref.name)
+    if path == ref.path:
+        return ref
+    detail = "its path is not UTF-8, so that no table can name it: rename it"
+    return replace(ref, uri=uri, path=path, name=name, problem=Reason.UNREADABLE_ARCHIVE, detail=detail)
 
 
 def cloud_version(name: str) -> tuple[str, int] | None:

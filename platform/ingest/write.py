@@ -103,8 +103,19 @@ class PartWriter:
 
 def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, group: int = 4096) -> None:
     """Rows to one Parquet file by atomic rename: text zstd, images as they are, small row groups."""
-    tables = (pa.Table.from_pylist(rows[i : i + group], schema) for i in range(0, len(rows), group))
+    tables = (_table(rows[i : i + group], schema) for i in range(0, len(rows), group))
     write_tables(path, tables, schema, group)
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema)
+    except UnicodeEncodeError:  # a lone surrogate, from a file's name or a JSON escape
+        return pa.Table.from_pylist([{key: _writable(value) for key, value in row.items()} for row in rows], schema)
+
+
+def _writable(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, group: int) -> None:

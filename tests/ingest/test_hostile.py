@@ -1,10 +1,11 @@
-"""Hostile inputs end in rejects, or in a valid pair where they can be read after all: no exception, no file, no flood of memory."""
+"""Hostile inputs end in rejects, or in a valid pair where they can be read: no exception, no file, no flood of memory."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,28 +117,13 @@ for root in sorted(Path(sys.argv[1]).iterdir()):
     peaks[root.name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 print(json.dumps(peaks))
 """
-GREEDY = (
-    "bomb",
-    "large",
-    "giant",
-    "huge",
-    "many",
-    "deep",
-    "blowup",
-    "laughs",
-    "open-",
-    "gz-zeros",
-    "spaces",
-    "dots",
-    "chain",
-    "times",
-)
+GREEDY = re.compile("bomb|large|giant|huge|many|deep|blowup|laughs|open-|gz-zeros|spaces|dots|chain|times")
 
 
 @pytest.mark.heavy
 def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(IMAGES, "LARGE", 9_999)
-    greedy = [case for case in CASES if any(word in case[0] for word in GREEDY)]
+    greedy = [case for case in CASES if GREEDY.search(case[0])]
     assert len(greedy) > 40
     for number, (name, build, _) in enumerate(greedy):
         (tmp_path / f"{number:03}-{name}").mkdir()
@@ -147,6 +133,7 @@ def test_memory_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert max(peaks.values()) < MOST_MEMORY_MIB, peaks
 
 
+@pytest.mark.heavy
 @pytest.mark.ray
 def test_one_run_over_all_of_them_balances(tmp_path: Path, ray_cluster: None) -> None:
     root = tmp_path / "in"

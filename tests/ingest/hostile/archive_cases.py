@@ -18,7 +18,8 @@ Member = tuple[tarfile.TarInfo, bytes]
 
 _XML = (
     b'<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><article-id pub-id-type="pmcid">PMC1</article-id>'
-    b'</article-meta></front><body><fig id="F1"><caption><p>A caption.</p></caption><graphic xlink:href="f1.jpg"/></fig></body></article>'
+    b'</article-meta></front><body><fig id="F1"><caption><p>A caption.</p></caption><graphic xlink:href="f1.jpg"/></fig>'
+    b"</body></article>"
 )
 _OPEN = {"is_pmc_openaccess": True, "is_retracted": False, "is_historical_ocr": False, "license_code": "CC BY"}
 
@@ -43,6 +44,10 @@ def _write(data: bytes) -> Build:
         path.with_name(path.name + ".tar.gz").write_bytes(data)
 
     return build
+
+
+def _packed(members: list[Member]) -> Build:
+    return _write(gzip.compress(tar_bytes(members), mtime=0))
 
 
 def cases(picture: bytes) -> Iterator[tuple[str, Build, str]]:
@@ -70,17 +75,17 @@ def _members(article: Member, figure: Member) -> Iterator[tuple[str, Build, str]
             "~/f1.jpg",
         )
     ):
-        yield f"tar-path-{number}", _write(gzip.compress(tar_bytes([article, member(name, picture)]))), "any"
+        yield f"tar-path-{number}", _packed([article, member(name, picture)]), "any"
     for number, name in enumerate(
         ("\u202egpj.1f", "f\u0000.jpg", "\udcff\udcfe.jpg", "f1.jpg\n", "\u2215etc\u2215f1.jpg", "F1.JPG", " f1.jpg")
     ):
-        yield f"tar-name-{number}", _write(gzip.compress(tar_bytes([article, member(f"PMC1/{name}", picture)]))), "any"
+        yield f"tar-name-{number}", _packed([article, member(f"PMC1/{name}", picture)]), "any"
     yield (
         "tar-surrogate-xml",
-        _write(gzip.compress(tar_bytes([member("\udcff/\udcfe.nxml", _XML), member("x/b.nxml", _XML)]))),
+        _packed([member("\udcff/\udcfe.nxml", _XML), member("x/b.nxml", _XML)]),
         "any",
     )
-    yield "tar-long-name", _write(gzip.compress(tar_bytes([article, member("d/" * 5_000 + "f1.jpg", picture)]))), "any"
+    yield "tar-long-name", _packed([article, member("d/" * 5_000 + "f1.jpg", picture)]), "any"
     kinds = {
         "symlink": tarfile.SYMTYPE,
         "hardlink": tarfile.LNKTYPE,
@@ -91,41 +96,41 @@ def _members(article: Member, figure: Member) -> Iterator[tuple[str, Build, str]
     for name, kind in kinds.items():
         yield (
             f"tar-{name}-picture",
-            _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", kind, "/etc/passwd")]))),
+            _packed([article, member("PMC1/f1.jpg", b"", kind, "/etc/passwd")]),
             "reject",
         )
-        yield f"tar-{name}-xml", _write(gzip.compress(tar_bytes([member("PMC1/a.nxml", b"", kind, "/etc/passwd")]))), "reject"
+        yield f"tar-{name}-xml", _packed([member("PMC1/a.nxml", b"", kind, "/etc/passwd")]), "reject"
     yield (
         "tar-link-inside",
-        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f2.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))),
+        _packed([article, figure, member("PMC1/f2.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]),
         "pair",
     )
     yield (
         "tar-link-loop",
-        _write(gzip.compress(tar_bytes([article, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]))),
+        _packed([article, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "f1.jpg")]),
         "reject",
     )
     yield (
         "tar-folder-as-xml",
-        _write(gzip.compress(tar_bytes([member("a.nxml", b"", tarfile.DIRTYPE), member("a.nxml/f1.jpg", picture)]))),
+        _packed([member("a.nxml", b"", tarfile.DIRTYPE), member("a.nxml/f1.jpg", picture)]),
         "reject",
     )
-    yield "tar-duplicates", _write(gzip.compress(tar_bytes([article, figure] * 50))), "pair"
+    yield "tar-duplicates", _packed([article, figure] * 50), "pair"
     yield (
         "tar-duplicate-that-differs",
-        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"<html>")]))),
+        _packed([article, figure, member("PMC1/f1.jpg", b"<html>")]),
         "any",
     )
     yield (
         "tar-link-over-file",
-        _write(gzip.compress(tar_bytes([article, figure, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "/etc/passwd")]))),
+        _packed([article, figure, member("PMC1/f1.jpg", b"", tarfile.SYMTYPE, "/etc/passwd")]),
         "any",
     )
-    yield "tar-many-empty", _write(gzip.compress(tar_bytes([member(f"d/{i}") for i in range(100_000)]))), "reject"
-    yield "tar-many-empty-xml", _write(gzip.compress(tar_bytes([member(f"{i}.xml") for i in range(2_000)]))), "reject"
+    yield "tar-many-empty", _packed([member(f"d/{i}") for i in range(100_000)]), "reject"
+    yield "tar-many-empty-xml", _packed([member(f"{i}.xml") for i in range(2_000)]), "reject"
     yield (
         "tar-nested",
-        _write(gzip.compress(tar_bytes([member("PMC1/inner.tar.gz", gzip.compress(tar_bytes([article, figure])))]))),
+        _packed([member("PMC1/inner.tar.gz", gzip.compress(tar_bytes([article, figure])))]),
         "reject",
     )
 
@@ -168,35 +173,35 @@ def _headers(article: Member, figure: Member, good: bytes) -> Iterator[tuple[str
     yield "tar-bad-size", _write(size_field(b"zzzzzzzzzzz\0")), "reject"
     yield (
         "tar-header-bomb",
-        _write(gzip.compress(tar_bytes([member("x", bytes(60_000_000), tarfile.XHDTYPE), article, figure]))),
+        _packed([member("x", bytes(60_000_000), tarfile.XHDTYPE), article, figure]),
         "reject",
     )
     yield (
         "tar-name-bomb",
-        _write(gzip.compress(tar_bytes([member("x", b"a" * 60_000_000, tarfile.GNUTYPE_LONGNAME), article]))),
+        _packed([member("x", b"a" * 60_000_000, tarfile.GNUTYPE_LONGNAME), article]),
         "reject",
     )
-    yield "tar-bad-pax", _write(gzip.compress(tar_bytes([member("x", b"99999 path=", tarfile.XHDTYPE), article, figure]))), "any"
+    yield "tar-bad-pax", _packed([member("x", b"99999 path=", tarfile.XHDTYPE), article, figure]), "any"
     yield (
         "tar-pax-size",
-        _write(gzip.compress(tar_bytes([member("x", b"20 size=99999999999\n", tarfile.XHDTYPE), article, figure]))),
+        _packed([member("x", b"20 size=99999999999\n", tarfile.XHDTYPE), article, figure]),
         "any",
     )
     yield (
         "tar-pax-path",
-        _write(gzip.compress(tar_bytes([member("x", b"24 path=../../../evil/x\n", tarfile.XHDTYPE), article, figure]))),
+        _packed([member("x", b"24 path=../../../evil/x\n", tarfile.XHDTYPE), article, figure]),
         "any",
     )
-    yield "tar-sparse", _write(gzip.compress(tar_bytes([member("s", b"", tarfile.GNUTYPE_SPARSE), article, figure]))), "any"
-    yield "tar-unknown-kind", _write(gzip.compress(tar_bytes([member("PMC1/f1.jpg", figure[1], b"Z"), article]))), "any"
+    yield "tar-sparse", _packed([member("s", b"", tarfile.GNUTYPE_SPARSE), article, figure]), "any"
+    yield "tar-unknown-kind", _packed([member("PMC1/f1.jpg", figure[1], b"Z"), article]), "any"
     yield (
         "tar-chain-of-long-names",
-        _write(gzip.compress(tar_bytes([member("x", b"a" * 200, tarfile.GNUTYPE_LONGNAME)] * 5_000))),
+        _packed([member("x", b"a" * 200, tarfile.GNUTYPE_LONGNAME)] * 5_000),
         "reject",
     )
     yield (
         "tar-chain-of-globals",
-        _write(gzip.compress(tar_bytes([member("x", b"9 a=bcde\n", tarfile.XGLTYPE)] * 5_000))),
+        _packed([member("x", b"9 a=bcde\n", tarfile.XGLTYPE)] * 5_000),
         "reject",
     )
 
@@ -207,6 +212,13 @@ def _folders(picture: bytes) -> Iterator[tuple[str, Build, str]]:
             path.mkdir()
             (path / "a.nxml").write_bytes(_XML)
             prepare(path)
+
+        return build
+
+    def linked(target: str) -> Build:
+        def build(path: Path) -> None:
+            path.mkdir()
+            (path / "a.nxml").symlink_to(target)
 
         return build
 
@@ -225,9 +237,9 @@ def _folders(picture: bytes) -> Iterator[tuple[str, Build, str]]:
     yield "folder-deep", folder(lambda path: (path / "/".join("d" * 300)).mkdir(parents=True)), "reject"
     for number, name in enumerate(("f1\n.jpg", "f1.jpg ", "\u202ef1.jpg", os.fsdecode(b"\xff\xfe.jpg"), "-rf.jpg", "$(id).jpg")):
         yield f"folder-name-{number}", with_picture(name), "reject"
-    yield "folder-xml-is-loop", lambda path: (path.mkdir(), (path / "a.nxml").symlink_to("a.nxml")) and None, "reject"
-    yield "folder-xml-leads-out", lambda path: (path.mkdir(), (path / "a.nxml").symlink_to("/etc/passwd")) and None, "reject"
-    yield os.fsdecode(b"folder-\xff\xfe"), with_picture("f1.jpg"), "pair"
+    yield "folder-xml-is-loop", linked("a.nxml"), "reject"
+    yield "folder-xml-leads-out", linked("/etc/passwd"), "reject"
+    yield os.fsdecode(b"folder-\xff\xfe"), with_picture("f1.jpg"), "reject"
     yield "folder-line\nbreak", with_picture("f1.jpg"), "pair"
 
 

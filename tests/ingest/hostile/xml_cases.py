@@ -13,7 +13,8 @@ _META = '<front><article-meta><article-id pub-id-type="pmcid">PMC1</article-id><
 
 
 def _figure(inner: str = "", href: str = "f1.jpg", fig_id: str = "F1") -> str:
-    return f'<fig id="{fig_id}"><label>Figure 1</label><caption><p>A caption{inner}.</p></caption><graphic xlink:href="{href}"/></fig>'
+    caption = f"<caption><p>A caption{inner}.</p></caption>"
+    return f'<fig id="{fig_id}"><label>Figure 1</label>{caption}<graphic xlink:href="{href}"/></fig>'
 
 
 def _article(body: str = "", head: str = "", meta: str = _META) -> bytes:
