@@ -38,6 +38,8 @@ _MAX_ENTITIES = 100_000
 _MAX_TAGS = 2_000_000
 _MAX_UNITS = 20_000
 _MAX_ARTICLES = 10_000
+# The least that a tag or attribute, and that a figure takes: smaller files need not be counted.
+_TAG_BYTES, _UNIT_BYTES = 4, 6
 
 
 class XmlError(ValueError):
@@ -63,12 +65,15 @@ def parse_articles(xml: bytes) -> list[ArticleTree]:
         XmlError: MALFORMED_XML where nothing of an article with figures can be read, XML_TOO_LARGE where it has
             more tags, figures or articles than any real file, else NOT_AN_ARTICLE.
     """
-    _bound("tags and attributes", xml.count(b"<") + xml.count(b'="') + xml.count(b"='"), _MAX_TAGS)
-    root, flags = _parse(replace_html_entities(xml))
-    if (flags or _maybe_entities(xml)) and not _resolve_entities(root):
+    if len(xml) > _MAX_TAGS * _TAG_BYTES:
+        _bound("tags and attributes", xml.count(b"<") + xml.count(b'="') + xml.count(b"='"), _MAX_TAGS)
+    entities = _maybe_entities(xml)
+    root, flags = _parse(_numeric_entities(xml) if entities else xml)
+    if (flags or entities) and not _resolve_entities(root):
         flags = (*flags, "unresolved_entity")
     _localise(root, None if flags else _namespaces(xml))
-    _bound("figures and graphics", sum(1 for _ in islice(root.iter("fig", "graphic"), _MAX_UNITS + 1)), _MAX_UNITS)
+    if len(xml) > _MAX_UNITS * _UNIT_BYTES:
+        _bound("figures and graphics", sum(1 for _ in islice(root.iter("fig", "graphic"), _MAX_UNITS + 1)), _MAX_UNITS)
     articles = list(_articles(root))
     _bound("articles", len(articles), _MAX_ARTICLES)
     if not articles:
@@ -85,8 +90,10 @@ def _bound(what: str, number: int, most: int) -> None:
 
 def replace_html_entities(xml: bytes) -> bytes:
     """Named HTML entities as numeric references, since the DTD that declares them is not loaded."""
-    if not _maybe_entities(xml):
-        return xml
+    return _numeric_entities(xml) if _maybe_entities(xml) else xml
+
+
+def _numeric_entities(xml: bytes) -> bytes:
     declared = set(re.findall(rb"<!ENTITY\s+([A-Za-z][A-Za-z0-9.]*)\s", xml))
 
     def numeric(match: re.Match[bytes]) -> bytes:
@@ -145,7 +152,7 @@ def mend(xml: bytes) -> bytes:
 
 
 def _is_character(reference: re.Match[bytes]) -> bool:
-    """Whether XML 1.0 has the character; libxml2 lets half a surrogate pass when it recovers, and lxml then can't read its text."""
+    """Whether XML 1.0 has the character; recovering libxml2 lets half a surrogate pass, and lxml then can't read the text."""
     digits, base = (reference[1], 16) if reference[1] else (reference[2], 10)
     code = int(digits, base) if len(digits.lstrip(b"0")) <= 8 else -1
     return code in (9, 10, 13) or 0x20 <= code < 0xD800 or 0xE000 <= code < 0xFFFE or 0x10000 <= code < 0x110000
