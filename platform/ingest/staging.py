@@ -1,7 +1,7 @@
 """Fetched files on their way into a part: whole ones under the name of their content, cut ones to be continued.
 
-staging/ab/ab12...          whole, checked; renamed into place
-staging/ab/ab12....partial  what came before the connection or the process ended; continued by range
+staging/ab12...          whole, checked; renamed into place
+staging/ab12....partial  what came before the connection or the process ended; continued by range
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Staging:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._seen: set[str] = set()
+        self._made = False
 
     def whole(self, url: str, md5: str) -> Path | None:
         """The file, where it was fetched before; one found from an earlier process is checked against its MD5 first."""
@@ -57,8 +58,10 @@ class Staging:
         """Where the bytes of a file go until they are all there."""
         name = _name(url, md5)
         path = self._path(name)
-        with _disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._made:
+            with _disk(path):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._made = True
         self._seen.discard(name)
         return Partial(path, md5, self._seen)
 
@@ -66,9 +69,10 @@ class Staging:
         """Remove everything: the part is committed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._seen.clear()
+        self._made = False
 
     def _path(self, name: str) -> Path:
-        return self.folder / name[:2] / name
+        return self.folder / name
 
 
 def _name(url: str, md5: str) -> str:
@@ -105,9 +109,11 @@ class Partial:
         self._path = path.with_name(f"{path.name}.partial")
         with _disk(path):
             self._file = self._open()
-        self._digest = md5_of(self._path) if md5 else hashlib.md5(usedforsecurity=False)
+        self._digest = hashlib.md5(usedforsecurity=False)
         self.size = self._file.seek(0, os.SEEK_END)
-        if not md5:
+        if self.size and md5:
+            self._digest = md5_of(self._path)
+        elif self.size:
             self.restart()
 
     def _open(self) -> BinaryIO:

@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yarl
@@ -42,6 +43,12 @@ def s3_url(bucket: str, prefix: str, fetch: FetchConfig) -> str:
         return f"{fetch.endpoint.rstrip('/')}/{bucket}/{tail}"
     host = f"s3.{fetch.region}.amazonaws.com"
     return f"https://{host}/{bucket}/{tail}" if "." in bucket else f"https://{bucket}.{host}/{tail}"
+
+
+def env_proxy(url: str) -> str | None:
+    """The proxy that the environment names for a URL; asked once, since aiohttp's trust_env asks anew for every request."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 @dataclass
@@ -80,8 +87,8 @@ class HttpStore:
             timeout=aiohttp.ClientTimeout(sock_connect=fetch.connect_timeout_s, sock_read=fetch.read_timeout_s),
             headers={"Accept-Encoding": "identity", "User-Agent": "biomedray"},
             auto_decompress=False,
-            trust_env=True,
         )
+        self._proxy = env_proxy(base)
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -106,7 +113,10 @@ class HttpStore:
         url = self._url(key)
         for attempt in range(self._settings.retries + 1):
             try:
-                async with self._slots, self._session.head(await self._target(url, "HEAD"), allow_redirects=True) as answer:
+                async with (
+                    self._slots,
+                    self._session.head(await self._target(url, "HEAD"), proxy=self._proxy, allow_redirects=True) as answer,
+                ):
                     if answer.status not in _TRANSIENT:
                         self._outage.well()
                         return answer.content_length if answer.status == 200 else None
@@ -162,7 +172,7 @@ class HttpStore:
     async def _alive(self) -> bool:
         """Whether the store answers at all: asked for a key that nobody has, it says so."""
         try:
-            async with self._session.head(await self._target(self._url("metadata/"), "HEAD")) as answer:
+            async with self._session.head(await self._target(self._url("metadata/"), "HEAD"), proxy=self._proxy) as answer:
                 return answer.status not in _TRANSIENT
         except _NETWORK:
             return False
@@ -192,7 +202,7 @@ class HttpStore:
         headers = {"Range": f"bytes={partial.size}-"} if partial.size else {}
         if partial.size and strong:
             headers["If-Match"] = partial.etag
-        async with self._session.get(await self._target(url, "GET"), headers=headers) as answer:
+        async with self._session.get(await self._target(url, "GET"), headers=headers, proxy=self._proxy) as answer:
             self._judge(url, answer.status, answer.headers, partial)
             self._outage.well()
             expected = _begin(answer, partial)

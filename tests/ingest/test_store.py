@@ -18,7 +18,7 @@ from biomedray.errors import UserError, WorkError
 from biomedray.ingest.settings import FetchConfig
 from biomedray.ingest.staging import MismatchError, Staging, plain_md5
 from biomedray.ingest.store import FetchError, StoreDownError, Trouble, open_store
-from biomedray.ingest.transfer import s3_url
+from biomedray.ingest.transfer import env_proxy, s3_url
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -146,7 +146,7 @@ def test_odd_names_reach_the_server_as_they_are(fetch: Callable[..., bytes]) -> 
 
 
 def test_a_partial_file_of_a_killed_process_is_continued(server: Any, fetch: Callable[..., bytes], tmp_path: Path) -> None:
-    partial = tmp_path / "staging" / MD5[:2] / f"{MD5}.partial"
+    partial = tmp_path / "staging" / f"{MD5}.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(DATA[:123_456])
     assert fetch(md5=MD5) == DATA
@@ -159,14 +159,14 @@ def test_a_partial_file_of_a_killed_process_is_continued(server: Any, fetch: Cal
 def test_a_partial_file_that_is_off_costs_one_more_fetch(
     server: Any, fetch: Callable[..., bytes], tmp_path: Path, left: bytes
 ) -> None:
-    partial = tmp_path / "staging" / MD5[:2] / f"{MD5}.partial"
+    partial = tmp_path / "staging" / f"{MD5}.partial"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(left)
     assert fetch(md5=MD5) == DATA
 
 
 def test_a_staged_file_that_a_power_cut_tore_is_fetched_again(server: Any, fetch: Callable[..., bytes], tmp_path: Path) -> None:
-    whole = tmp_path / "staging" / MD5[:2] / MD5
+    whole = tmp_path / "staging" / MD5
     whole.parent.mkdir(parents=True)
     whole.write_bytes(DATA[:10])
     assert fetch(md5=MD5) == DATA
@@ -279,6 +279,14 @@ def test_addresses() -> None:
         open_store("ftp://host/x", config)
     with pytest.raises(UserError, match="no such folder"):
         open_store("file:///nowhere/at/all", config)
+
+
+def test_the_environments_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1,.inside")
+    assert env_proxy("https://b.s3.amazonaws.com/") == "http://proxy:3128"
+    assert env_proxy("https://mirror.inside/pmc/") is None
+    assert env_proxy("http://127.0.0.1:9000/b/") is None
 
 
 @pytest.mark.parametrize(
