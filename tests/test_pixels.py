@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from biomedray.pixels import PixelError, decode, read_header
 from biomedray.records import Reason
@@ -125,3 +125,163 @@ def outcome_of(data: bytes) -> str:
         return decode(data, max_pixels=1_000_000)[0].mode
     except PixelError as error:
         return error.reason
+
+
+# ---- odd kinds of file that real figures come in
+
+
+def gradient(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Image:
+    across, down = np.meshgrid(np.arange(size[0]) * 4 % 256, np.arange(size[1]) * 4 % 256)
+    return Image.fromarray(np.stack([across, down, across // 2 + down // 2], axis=-1).astype(np.uint8)).convert(mode)
+
+
+def tiff_bytes(entries: dict[int, tuple[int, list[int]]], data: bytes) -> bytes:
+    """A little-endian TIFF: data after its header, then its directory, then values that don't fit in it."""
+    at = 8 + len(data)
+    spilled = at + 2 + 12 * len(entries) + 4
+    directory, tail = struct.pack("<H", len(entries)), b""
+    for tag, (kind, values) in sorted(entries.items()):
+        packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        value = packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack("<I", spilled + len(tail))
+        tail += packed if len(packed) > 4 else b""
+        directory += struct.pack("<HHI", tag, kind, len(values)) + value
+    return b"II*\0" + struct.pack("<I", at) + data + directory + struct.pack("<I", 0) + tail
+
+
+def test_planar_and_tiled_tiff():
+    image = gradient()
+    array = np.asarray(image)
+    size = {256: (3, [64]), 257: (3, [48]), 258: (3, [8, 8, 8]), 259: (3, [1]), 262: (3, [2]), 277: (3, [3])}
+    plane = 64 * 48
+    strips = {273: (4, [8, 8 + plane, 8 + 2 * plane]), 278: (3, [48]), 279: (4, [plane] * 3), 284: (3, [2])}
+    planar = tiff_bytes(size | strips, array.transpose(2, 0, 1).tobytes())
+    blocks = [array[y : y + 16, x : x + 32].tobytes() for y in range(0, 48, 16) for x in range(0, 64, 32)]
+    offsets = [8 + i * len(blocks[0]) for i in range(len(blocks))]
+    tiles = {322: (3, [32]), 323: (3, [16]), 324: (4, offsets), 325: (4, [len(block) for block in blocks])}
+    for data in (planar, tiff_bytes(size | tiles, b"".join(blocks))):
+        pixels, flags = decode(data)
+        assert flags == []
+        assert np.array_equal(np.asarray(pixels), array)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}, {"compression": "packbits"}, {"big_tiff": True}],
+)
+def test_lossless_tiff(options):
+    assert np.array_equal(np.asarray(decode(encoded(gradient(), "TIFF", **options))[0]), np.asarray(gradient()))
+
+
+def test_fax_jpeg_and_float_tiff():
+    assert decode(encoded(gradient("1"), "TIFF", compression="group4"))[0].mode == "RGB"
+    pixels = np.asarray(decode(encoded(gradient(), "TIFF", compression="jpeg"))[0]).astype(int)
+    assert np.abs(pixels - np.asarray(gradient())).mean() < 8
+    values = np.linspace(-3, 5, 64 * 48, dtype=np.float32).reshape(48, 64)
+    values[0, :2] = np.nan, np.inf
+    floating, flags = decode(encoded(Image.fromarray(values), "TIFF"))
+    assert flags == ["high_depth"]
+    assert np.asarray(floating)[1:, :, 0].std() > 60
+
+
+def test_cmyk_of_adobe_is_inverted_back():
+    """Pillow writes CMYK as Adobe does, inverted and with its marker: white paper must be white again."""
+    paper = Image.new("CMYK", (64, 64), (0, 0, 0, 0))
+    paper.paste((0, 255, 255, 0), (0, 0, 32, 64))
+    pixels, flags = decode(encoded(paper, "JPEG", quality=95))
+    assert flags == ["cmyk"]
+    assert np.abs(np.array(pixels.getpixel((50, 32))) - 255).max() < 6
+    assert np.abs(np.array(pixels.getpixel((10, 32))) - (255, 0, 0)).max() < 12
+
+
+def interlaced(array: np.ndarray) -> bytes:
+    """An Adam7 PNG of an RGB picture."""
+    rows = b""
+    for x0, y0, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+        rows += b"".join(b"\0" + row.tobytes() for row in array[y0::dy, x0::dx] if row.size)
+    plain = png_that_says(array.shape[1], array.shape[0])
+    header = plain[8:33][8:21][:-1] + b"\1"
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    return plain[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_interlaced_png_and_progressive_jpeg():
+    array = np.asarray(gradient())
+    assert np.array_equal(np.asarray(decode(interlaced(array))[0]), array)
+    assert decode(encoded(gradient(), "JPEG", progressive=True))[1] == []
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "MPO"])
+def test_animations_and_stereo_pairs_give_their_first_frame(kind):
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    header = read_header(data)
+    image, flags = decode(data)
+    assert (header.frames, header.format) == (3, "JPEG" if kind == "MPO" else kind)
+    assert "multi_frame" in flags
+    assert np.abs(np.array(image.getpixel((9, 9))) - (255, 0, 0)).max() < 6
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"])
+def test_garbage_after_the_end_is_no_damage(kind):
+    assert set(decode(encoded(gradient(), kind) + b"\xff\xd8garbage" * 99)[1]) <= {"palette"}
+
+
+def test_wrong_checksums_in_png():
+    data = encoded(gradient(), "PNG", dpi=(72, 72))
+    for kind in (b"pHYs", b"IDAT"):
+        at = data.index(kind) + 4 + struct.unpack(">I", data[data.index(kind) - 4 : data.index(kind)])[0]
+        pixels, _ = decode(data[:at] + b"\0\0\0\0" + data[at + 4 :])
+        assert np.array_equal(np.asarray(pixels), np.asarray(gradient()))
+
+
+def test_damage_inside_a_jpeg_is_seen():
+    data = bytearray(encoded(noise(200, 200), "JPEG"))
+    data[len(data) // 2 : len(data) // 2 + 8] = b"\xff\xd9\0\0\0\0\0\0"
+    assert {"truncated", "damaged"} & set(decode(bytes(data))[1])
+
+
+def test_profiles_and_broken_exif_are_no_obstacle():
+    assert decode(encoded(gradient(), "PNG", icc_profile=b"no profile"))[1] == []
+    for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + b"\xff" * 50):
+        assert decode(encoded(gradient(), "JPEG", exif=exif))[0].size == (64, 48)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG", "WEBP"])
+def test_all_eight_orientations(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(gradient(), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    pixels, flags = decode(data)
+    assert flags == (["exif_rotated"] if orientation > 1 else [])
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(int)
+    assert np.abs(np.asarray(pixels).astype(int) - expected).max() <= 1
+
+
+def test_jpeg_is_pillows_to_the_bit_at_full_size():
+    for image in (gradient(), noise(), gradient("L")):
+        for options in ({}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}):
+            if image.mode == "L" and "subsampling" in options:
+                continue
+            data = encoded(image, "JPEG", **options)
+            with Image.open(io.BytesIO(data)) as opened:
+                assert np.array_equal(np.asarray(decode(data)[0]), np.asarray(opened.convert("RGB")))
+
+
+def test_deep_colour_is_flagged():
+    samples = (np.asarray(gradient()).astype(">u2") * 257).tobytes()
+    rows = b"".join(b"\0" + samples[i : i + 64 * 6] for i in range(0, len(samples), 64 * 6))
+    plain = png_that_says(64, 48)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0))
+    pixels, flags = decode(plain[:8] + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert flags == ["high_depth"]
+    assert np.array_equal(np.asarray(pixels), np.asarray(gradient()))
