@@ -66,7 +66,8 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
     for number, tree in enumerate(trees):
         uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
         try:
-            yield _extract_tree(item, tree, uri, config)
+            inventory = read_figures(tree.root) if item.figures is None else item.figures[number]
+            yield _extract_tree(item, tree, inventory, uri, config)
         except WorkError:  # a store that went away while a picture was read says nothing of the article
             raise
         except Exception as error:  # noqa: BLE001  # see _surprise
@@ -109,9 +110,8 @@ def extractor_version() -> str:
         return "biomedray (not installed)"
 
 
-def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestConfig) -> ArticleRows:
+def _extract_tree(package: Package, tree: ArticleTree, inventory: Inventory, uri: str, config: IngestConfig) -> ArticleRows:
     article = _describe(package, tree, uri, config)
-    inventory = read_figures(tree.root)
     if detail := _unwanted(article, tree, inventory, config):
         return refused_rows(Refused(uri, Reason.NOT_SELECTED, detail, Stage.ARTICLE, article.pmcid, article.version))
     citances = find_citances(inventory)
@@ -138,9 +138,8 @@ def _extract_tree(package: Package, tree: ArticleTree, uri: str, config: IngestC
     return ArticleRows(ledger | known | {"related_dois": list(article.meta.related_dois)}, pairs, rejects)
 
 
-def first_files(package: Package, tree: ArticleTree, config: IngestConfig) -> Iterator[str]:
+def first_files(package: Package, tree: ArticleTree, inventory: Inventory, config: IngestConfig) -> Iterator[str]:
     """The file that each picture of an article will be tried with first; none of an article that isn't selected."""
-    inventory = read_figures(tree.root)
     if _unwanted(_describe(package, tree, package.uri, config), tree, inventory, config):
         return
     for alternatives in _pictures(u for u in inventory.units if u.reject is None and u.figure is not None).values():

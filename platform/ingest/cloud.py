@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from biomedray.ingest.articles import first_files
+from biomedray.ingest.figures import Inventory, read_figures
 from biomedray.ingest.images import ImageError, Media
 from biomedray.ingest.jats import ArticleTree, parse_articles
 from biomedray.ingest.packages import Package, Refused
@@ -170,6 +171,7 @@ class _Reader:
         own = (f"{ref.name}.xml", f"{ref.name}.json")
         files.promised.update({name: md5 or files.promised.get(name, "") for name, md5 in record.media})
         pmcid, version = cloud_version(ref.name) or (ref.name, None)
+        trees, figures = _parse(xml)
         return Package(
             uri=ref.uri,
             fallback_id=pmcid,
@@ -179,14 +181,16 @@ class _Reader:
             license_code=record.license_code,
             pmid=record.pmid,
             doi=record.doi,
-            trees=_parse(xml),
+            trees=trees,
+            figures=figures,
         )
 
     # ---- pictures
 
     async def _prefetch(self, package: Package, files: _Files) -> None:
         """What the figures of this XML are certain to ask for."""
-        wanted = {name for tree in package.trees or () for name in _first_files(package, tree, self._config)}
+        found = zip(package.trees or (), package.figures or (), strict=True)
+        wanted = {name for tree, figures in found for name in _first_files(package, tree, figures, self._config)}
         await asyncio.gather(*(self._picture(files, name) for name in sorted(wanted) if not _is_no_picture(name)))
 
     async def _picture(self, files: _Files, name: str) -> Path | FetchError:
@@ -223,16 +227,17 @@ def _is_no_picture(name: str) -> bool:
     return name.lower().endswith(_NO_PICTURES)
 
 
-def _parse(xml: bytes) -> list[ArticleTree] | None:
-    """The trees, or None where parsing fails: the extraction will fail likewise and say why."""
+def _parse(xml: bytes) -> tuple[list[ArticleTree] | None, list[Inventory] | None]:
+    """The trees and the figures in each, or None where reading fails: the extraction will fail likewise and say why."""
     try:
-        return parse_articles(xml)
+        trees = parse_articles(xml)
+        return trees, [read_figures(tree.root) for tree in trees]
     except Exception:  # noqa: BLE001  # whatever it is, it is one article's and not the run's
-        return None
+        return None, None
 
 
-def _first_files(package: Package, tree: ArticleTree, config: IngestConfig) -> list[str]:
+def _first_files(package: Package, tree: ArticleTree, figures: Inventory, config: IngestConfig) -> list[str]:
     try:
-        return list(first_files(package, tree, config))
+        return list(first_files(package, tree, figures, config))
     except Exception:  # noqa: BLE001  # same
         return []

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, cast
 
+from biomedray.ingest.figures import Inventory
 from biomedray.ingest.images import RASTER_SUFFIXES, Media, is_raster_name
 from biomedray.ingest.jats import ArticleTree
 from biomedray.ingest.media import folder_media, media_elsewhere
@@ -51,7 +52,9 @@ class Package:
     doi: str | None = None
     flags: tuple[str, ...] = ()
     trees: list[ArticleTree] | None = None
-    """The parsed XML, where it had to be looked into already."""
+    """The parsed XML, where it had to be looked into already,"""
+    figures: list[Inventory] | None = None
+    """and what was found in each tree."""
 
 
 @dataclass(frozen=True)
