@@ -74,8 +74,7 @@ def write_images(out: Path, found: Iterable[Article], tables: Iterable[pa.Table]
         for row, name in zip(article.rows, article.files, strict=True)
     }
     for table in tables:
-        for index in range(table.num_rows):
-            [row] = table.slice(index, 1).to_pylist()
+        for row in table.to_pylist():
             write_atomic(paths[row["pair_id"]], row["image"])
 
 

@@ -21,8 +21,8 @@ from biomedray.export.where import Where
 from biomedray.records import PAIR_SCHEMA, Split
 
 _PART = re.compile(r"part-\d+")
-# So that columns with 32-bit offsets hold the pictures of a table.
-_MOST_BYTES = 1 << 30
+# Rows above this are handed on one by one: they are copied once, and columns with 32-bit offsets must hold them.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)

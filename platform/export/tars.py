@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def write_tar(path: Path, tables: Iterable[pa.Table]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for table in tables:
-            for row in _rows(table):
+            for row in table.to_pylist():
                 for name, data in members(row):
                     tar.addfile(_header(name, len(data)), io.BytesIO(data))
 
@@ -69,11 +69,6 @@ def write_sizes(folder: Path) -> dict[str, int]:
     sizes = {path.name: count_samples(path) for path in sorted(folder.glob("*.tar"))}
     write_atomic(folder / "sizes.json", json.dumps(sizes, indent=1) + "\n")
     return sizes
-
-
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for index in range(table.num_rows):
-        yield table.slice(index, 1).to_pylist()[0]
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:
