@@ -10,7 +10,7 @@ from biomedray.ingest.jats import XML_LANG, Element
 from biomedray.ingest.rights import Holders, Rights, read_rights
 from biomedray.ingest.text import NOT_CAPTION, Span, clean, clean_spans, collapse, raw
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"\w+")
 
 # Elements of a caption whose place in the clean text is worth knowing, and what the column calls them.
 MARKUP_KINDS: Final[dict[str, str]] = {
@@ -90,7 +90,8 @@ def read_label(figure: Element) -> str | None:
 
 def count_tokens(text: str) -> int:
     """Words and punctuation marks: a proxy for a tokenizer's count that needs no model."""
-    return len(_TOKEN.findall(text))
+    words = _WORD.findall(text)
+    return len(words) + len("".join(text.split())) - len("".join(words))
 
 
 def language(element: Element) -> str | None:

@@ -42,6 +42,7 @@ class _Found:
     citances: dict[str, list[Citance]]
     seen: set[tuple[str, str | None, str]] = field(default_factory=set)
     titles: dict[Element, str] = field(default_factory=dict)
+    paths: dict[Element, str | None] = field(default_factory=dict)
 
     def add(self, fig_id: str, citance: Citance) -> None:
         key = (fig_id, citance.section, citance.text)
@@ -51,7 +52,11 @@ class _Found:
 
     def section(self, paragraph: Element) -> str | None:
         """Titles of the sections around a paragraph, outermost first: ``Results > Cell growth``."""
-        return " > ".join(filter(None, map(self._title, reversed([*paragraph.iterancestors(*_SECTIONS)])))) or None
+        parent = paragraph.getparent()
+        if parent not in self.paths:
+            around = reversed([*paragraph.iterancestors(*_SECTIONS)])
+            self.paths[parent] = " > ".join(filter(None, map(self._title, around))) or None
+        return self.paths[parent]
 
     def _title(self, section: Element) -> str:
         if section not in self.titles:

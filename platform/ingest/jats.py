@@ -39,7 +39,7 @@ _MAX_TAGS = 2_000_000
 _MAX_UNITS = 20_000
 _MAX_ARTICLES = 10_000
 # The least that a tag or attribute, and that a figure takes: smaller files need not be counted.
-_TAG_BYTES, _UNIT_BYTES = 4, 6
+_TAG_BYTES, _UNIT_BYTES = 3, 6
 
 
 class XmlError(ValueError):

@@ -30,5 +30,8 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def ends_in_abbreviation(text: str) -> bool:
     """Whether a dot after this text may be that of an abbreviation or an initial."""
-    word = _LAST_WORD.search(text)
-    return word is not None and (word[0].lower() in _ABBREVIATIONS or word[0] in _CAPITALS)
+    last = text.rpartition(" ")[2].lstrip("([")
+    if not last.isalnum():
+        word = _LAST_WORD.search(text)
+        last = word[0] if word else ""
+    return last.lower() in _ABBREVIATIONS or last in _CAPITALS
