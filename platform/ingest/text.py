@@ -139,31 +139,35 @@ def _root(line: _Line, root: Element) -> None:
 
 def _inside(line: _Line, element: Element, depth: int) -> None:
     """An element's text and that of its children: here most of the time of cleaning is spent."""
+    parts, rules = line.parts, line.rules
     if text := element.text:
-        if line.script:
-            line.add(text)
-        else:
-            line.parts.append(text)
+        line.add(text) if line.script else parts.append(text)
     if depth > _MAX_DEPTH:
         line.add(raw(element)[len(text or "") :] or " ")
         return
     for child in element:
-        rule = line.rules.get(child.tag)
-        if rule is None:
-            _inside(line, child, depth + 1)
-        else:
+        rule = rules.get(child.tag)
+        if rule is not None:
             rule(line, child, depth + 1)
+        elif len(child):
+            _inside(line, child, depth + 1)
+        elif text := child.text:
+            line.add(text) if line.script else parts.append(text)
         if tail := child.tail:
-            if line.script:
-                line.add(tail)
-            else:
-                line.parts.append(tail)
+            line.add(tail) if line.script else parts.append(tail)
 
 
 def _spanned(line: _Line, element: Element, depth: int) -> None:
-    number, start = len(line.spans), len(line.parts)
+    start = len(line.parts)
+    rule = _TAG_RULES.get(element.tag)
+    if rule is None and not len(element):
+        if text := element.text:
+            line.add(text)
+        line.spans.append((element, start, len(line.parts)))
+        return
+    number = len(line.spans)
     line.spans.append((element, start, start))
-    _TAG_RULES.get(element.tag, _inside)(line, element, depth)
+    (rule or _inside)(line, element, depth)
     line.spans[number] = (element, start, len(line.parts))
 
 
