@@ -190,12 +190,13 @@ def _look(data: bytes, config: IngestConfig) -> Look:
     """The one decode of an image: scaled, strict first."""
     header, pixels, flags = examine(data, _SCALED_SIDE, config.max_pixels)
     _check_size(header)
-    if _is_blank(pixels):
+    grey = pixels.convert("L")
+    if _is_blank(pixels, grey):
         size = f"{header.width} x {header.height} pixels"
         if "truncated" in flags:
             raise PixelError(Reason.UNDECODABLE, f"cut off or damaged before the first of {size}")
         raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {size}")
-    return header, pixels, flags, measure(pixels)
+    return header, pixels, flags, measure(pixels, grey)
 
 
 def _check_size(header: Header) -> None:
@@ -205,9 +206,9 @@ def _check_size(header: Header) -> None:
         raise PixelError(Reason.THUMBNAIL_ONLY, f"a GIF of {header.width} x {header.height} pixels, and nothing better beside it")
 
 
-def _is_blank(pixels: Image.Image) -> bool:
+def _is_blank(pixels: Image.Image, grey: Image.Image) -> bool:
     """Whether no colour band spans more than _BLANK_RANGE; grey, their mean, is looked at first, for speed."""
-    (low, high), *_ = _spans(pixels.convert("L"))
+    (low, high), *_ = _spans(grey)
     return high - low <= _BLANK_RANGE + 1 and all(high - low <= _BLANK_RANGE for low, high in _spans(pixels))
 
 
