@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# No property is about time, and a machine that is busy with other things may stand still for a second.
+settings.register_profile("biomedray", deadline=None)
+settings.load_profile("biomedray")
 
 # Train's controller polls every two seconds by default; tests report often and would wait for it.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

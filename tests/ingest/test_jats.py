@@ -33,6 +33,39 @@ def test_entity_bomb_costs_nothing(where: bytes) -> None:
     assert time.process_time() - start < 5  # seconds of CPU, not of the clock: expanded it would be hours
 
 
+DECLARED = b'<!DOCTYPE article [<!ENTITY a "' + b"x" * 200_000 + b'">]>'
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        DECLARED + b"<article><fig><caption>" + b"&a;" * 50_000 + b"</caption></fig></article>",  # quadratic blow-up
+        b'<!DOCTYPE article [<!ENTITY % p SYSTEM "http://192.0.2.1/x.dtd"> %p;]><article><fig/></article>',
+        b'<!DOCTYPE article PUBLIC "-//NLM//DTD" "http://192.0.2.1/journalpublishing.dtd"><article><fig/></article>',
+        b'<article><fig id="' + b"x" * 30_000_000 + b'"><caption>a</caption></fig></article>',
+        b"<article><fig>" + b"<b>" * 100_000 + b"deep" + b"</b>" * 100_000 + b"</fig></article>",
+        b"<article><fig " + b" ".join(b'a%d="1"' % i for i in range(100_000)) + b"/></article>",
+        b"<article>"
+        + b"<p>" * 200
+        + b"<fig><caption>"
+        + b"<bold>" * 40
+        + b"a"
+        + b"</bold>" * 40
+        + b"</caption></fig>"
+        + b"</p>" * 200
+        + b"</article>",
+    ],
+)
+def test_hostile_xml_costs_little_and_ends_in_rows(xml: bytes, make: SimpleNamespace) -> None:
+    start = time.process_time()
+    [rows] = make.rows_of(xml, {})
+    assert time.process_time() - start < 10  # seconds of CPU, not of the clock
+    assert not rows.pairs
+    assert rows.rejects
+    assert not [row for row in rows.rejects if row["reason"] == "engine_failed"]
+    assert sum(len(str(row)) for row in rows.rejects) < 100_000
+
+
 def test_external_entity_is_not_read(tmp_path: object) -> None:
     xml = b'<!DOCTYPE article [<!ENTITY e SYSTEM "file:///etc/hostname">]><article><fig><caption>&e;!</caption></fig></article>'
     [tree] = parse_articles(xml)
