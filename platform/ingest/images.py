@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 from urllib.parse import unquote
@@ -73,15 +74,18 @@ class Media:
     def __post_init__(self) -> None:
         """Index the names by lower-case basename and raster stem."""
         for name in self.names | self.unsafe:
-            lowered = posixpath.basename(name).lower()
-            for key in {lowered, raster_stem(lowered)}:
+            for key in _keys(posixpath.basename(name)):
                 self._by_stem[key].append(name)
 
     def candidates(self, href: str) -> list[str]:
         """Files that an href may mean, best first; a path that leads out of the tree is taken by its last part."""
-        wanted = posixpath.normpath(posixpath.join(self.base, _path(href)))
+        paths = dict.fromkeys(_paths(href))
+        return list(dict.fromkeys(name for path in paths for name in self._files(path)))
+
+    def _files(self, path: str) -> list[str]:
+        wanted = posixpath.normpath(posixpath.join(self.base, path))
         basename = posixpath.basename(wanted)
-        found = {name for key in (basename.lower(), raster_stem(basename.lower())) for name in self._by_stem.get(key, ())}
+        found = {name for key in _keys(basename) for name in self._by_stem.get(key, ())}
         return sorted(found, key=lambda name: self._order(name, wanted, basename))
 
     def _order(self, name: str, wanted: str, basename: str) -> tuple[bool, bool, bool, int, int, str]:
@@ -128,9 +132,17 @@ def load(media: Media, href: str, config: IngestConfig) -> FigureImage:
     raise first or ImageError(Reason.FILE_MISSING, f"no file for {href}")
 
 
-def _path(href: str) -> str:
-    path = unquote(href.strip()).replace("\\", "/")
-    return posixpath.basename(path) if "://" in path else path.removeprefix("file:").lstrip("/")
+def _keys(basename: str) -> set[str]:
+    """What a file is found by: its name and its stem, in lower case, accents in one form (a Mac's archive has two characters)."""
+    lowered = basename.lower() if basename.isascii() else unicodedata.normalize("NFC", basename).lower()
+    return {lowered, raster_stem(lowered)}
+
+
+def _paths(href: str) -> Iterator[str]:
+    """The href as it stands, then without percent signs: a file may be called ``a%20b.png``."""
+    for text in (href.strip(), unquote(href.strip())):
+        path = text.replace("\\", "/")
+        yield posixpath.basename(path) if "://" in path else path.removeprefix("file:").lstrip("/")
 
 
 def _load_one(media: Media, name: str, config: IngestConfig) -> FigureImage:

@@ -37,6 +37,8 @@ def _media(names: list[str], base: str = "") -> Media:
         ("./f1.png", ["f1.png"], "f1.png"),
         ("../f1.png", ["f1.png"], "f1.png"),
         ("a%20b.png", ["a b.png"], "a b.png"),
+        ("a%20b.png", ["a%20b.png", "a b.png"], "a%20b.png"),
+        ("caf\u00e9.png", ["cafe\u0301.png"], "cafe\u0301.png"),
         ("https://example.org/x/f1.jpg", ["f1.jpg"], "f1.jpg"),
         ("/etc/f1.jpg", ["f1.jpg"], "f1.jpg"),
         ("f1.webp", ["f1.webp"], "f1.webp"),
