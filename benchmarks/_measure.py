@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -32,12 +33,12 @@ def work(ways: Mapping[str, Way], name: str, arguments: Sequence[str], warm: Seq
         way(*warm)
     started, wall = time.process_time(), time.perf_counter()
     found = way(*arguments)
-    found = {"cpu_s": time.process_time() - started, "wall_s": time.perf_counter() - wall, **found}
+    found = {"cpu_s": time.process_time() - started, "wall_s": time.perf_counter() - wall, "peak_mb": round(peak_mb()), **found}
     print("\n" + json.dumps(found), flush=True)
 
 
 def child(script: str, name: str, *arguments: object) -> dict[str, Any]:
-    """Run one way in a process of its own; adds ``peak_mb`` and, with all children, ``tree_cpu_s``."""
+    """Run one way in a process of its own; adds ``tree_cpu_s``, with what it takes to start and import."""
     command = [sys.executable, script, "--child", name, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -47,8 +48,13 @@ def child(script: str, name: str, *arguments: object) -> dict[str, Any]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    return {"peak_mb": round(peak), "tree_cpu_s": usage.ru_utime + usage.ru_stime, **json.loads(lines[-1])}
+    return {"tree_cpu_s": usage.ru_utime + usage.ru_stime, **json.loads(lines[-1])}
+
+
+def peak_mb() -> float:
+    """This process's peak resident memory. Linux's ru_maxrss would count what the parent held at the fork."""
+    high = next((line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM")), None)
+    return int(high) / 1024 if high else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 def in_turn(script: str, ways: Sequence[tuple[str, ...]], rounds: int) -> dict[str, dict[str, Any]]:

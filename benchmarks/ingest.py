@@ -221,7 +221,7 @@ def main() -> None:
     try:
         from biomedray.corpus import generate
 
-        generate(scratch / "warm", 3, 1, "cloud", 0.0, progress=False)
+        generate(scratch / "warm", 20, 1, "cloud", 0.0, progress=False)
         generate(scratch / "corpus", given.articles, 0, "cloud", 0.0, progress=False)
         compare("generated", scratch / "corpus", scratch / "warm", given.rounds)
         if given.real.is_dir():

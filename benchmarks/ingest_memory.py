@@ -1,7 +1,7 @@
 """Peak memory of the driver over the number of articles in a run.
 
 Method: sparse articles (a folder PMC<n>.1 with an XML of one figure whose file is missing), ingested through Ray; the
-driver's own peak resident memory (ru_maxrss of its process, Ray's workers are others). What grows with the rows is the
+driver's own peak resident memory (Ray's workers are other processes). What grows with the rows is the
 list of sources while it is frozen, and what settling keeps of each article.
 
 Usage: python benchmarks/ingest_memory.py [--rows 1000,10000,30000]       100000 takes some ten minutes on 2 cores
@@ -10,13 +10,12 @@ Usage: python benchmarks/ingest_memory.py [--rows 1000,10000,30000]       100000
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from _measure import child, record, work
+from _measure import child, peak_mb, record, work
 
 XML = (
     '<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><article-id pub-id-type="pmcid">PMC{0}</article-id>'
@@ -39,13 +38,9 @@ def run(folder: str, out: str) -> dict[str, Any]:
     from biomedray.ingest import IngestConfig, ingest
 
     cluster.start()
-    before = _peak_mb()
+    before = peak_mb()
     manifest = ingest([folder], Path(out), IngestConfig(), progress=False)
-    return {"before_mb": before, "driver_peak_mb": _peak_mb(), "articles": manifest.counts["articles"], **manifest.timings}
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return {"before_mb": before, "driver_peak_mb": peak_mb(), "articles": manifest.counts["articles"], **manifest.timings}
 
 
 def main() -> None:
@@ -62,7 +57,7 @@ def main() -> None:
             found = child(__file__, "ingest", Path(scratch) / "articles", Path(scratch) / "pairs")
         keep = ("articles", "before_mb", "driver_peak_mb", "total_s")
         rows.append({key: int(found[key]) if key.endswith(("_mb", "articles")) else found[key] for key in keep})
-    record("ingest-memory", "sparse articles through Ray, peak resident memory of the driver's process", rows)
+        record("ingest-memory", "sparse articles through Ray, peak resident memory of the driver's process", rows)
     return None
 
 
