@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from PIL import Image
 
 from biomedray.ingest.copies import decodable_copy
-from biomedray.ingest.quality import Quality, measure
+from biomedray.ingest.quality import Quality, measure, shrink
 from biomedray.ingest.settings import IngestConfig
 from biomedray.pixels import Header, PixelError, examine, read_header
 from biomedray.records import Reason
@@ -184,7 +184,7 @@ def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
         sha256=hashlib.sha256(data).hexdigest(),
         flags=tuple(flags),
         quality=quality,
-        copy=decodable_copy(data, header, pixels, config.max_pixels),
+        copy=decodable_copy(data, header, pixels, config.max_pixels) if config.verify_decode else None,
     )
 
 
@@ -202,13 +202,14 @@ def _look(data: bytes, config: IngestConfig) -> Look:
     """The one decode of an image: scaled, strict first."""
     header, pixels, flags = examine(data, _SCALED_SIDE, config.max_pixels)
     _check_size(header)
-    grey = pixels.convert("L")
-    if _is_blank(pixels, grey):
+    small = shrink(pixels)
+    grey = small.convert("L")
+    if _is_blank(small, grey):
         size = f"{header.width} x {header.height} pixels"
         if "truncated" in flags:
             raise PixelError(Reason.UNDECODABLE, f"cut off or damaged before the first of {size}")
         raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {size}")
-    return header, pixels, flags, measure(pixels, grey)
+    return header, pixels, flags, measure(small, grey)
 
 
 def _check_size(header: Header) -> None:

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from biomedray.ingest.images import inspect_image
-from biomedray.ingest.quality import Quality, colourfulness, entropy, measure, perceptual_hash
+from biomedray.ingest.quality import Quality, colourfulness, entropy, perceptual_hash, shrink
+from biomedray.ingest.quality import measure as measure_small
 from biomedray.ingest.settings import IngestConfig
+
+
+def measure(picture: Image.Image) -> Quality:
+    small = shrink(picture)
+    return measure_small(small, small.convert("L"))
 
 
 def _noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -46,6 +52,12 @@ def test_hash_is_that_of_imagehash(width: int, height: int, seed: int, kind: str
     picture = make.get(kind, lambda: _plot((width, height)))()
     assert perceptual_hash(picture) == str(imagehash.phash(picture))
     assert perceptual_hash(picture.convert("L")) == str(imagehash.phash(picture))
+
+
+def test_columns_are_of_the_shrunken_picture() -> None:
+    picture = _noise((1300, 900))
+    assert shrink(picture).size == (186, 129)
+    assert measure(picture).phash == str(imagehash.phash(shrink(picture).convert("L").reduce(2)))
 
 
 def test_entropy_of_known_histograms() -> None:
