@@ -70,6 +70,7 @@ class Media:
     """Links and names that lead out of the tree: never read."""
     large: frozenset[str] = frozenset()
     _by_stem: dict[str, list[str]] = field(init=False, repr=False, default_factory=lambda: defaultdict(list))
+    _asked: dict[str, list[str]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index the names by lower-case basename and raster stem."""
@@ -79,14 +80,16 @@ class Media:
 
     def candidates(self, href: str) -> list[str]:
         """Files that an href may mean, best first; a path that leads out of the tree is taken by its last part."""
-        paths = dict.fromkeys(_paths(href))
-        return list(dict.fromkeys(name for path in paths for name in self._files(path)))
+        if (known := self._asked.get(href)) is None:
+            paths = dict.fromkeys(_paths(href))
+            known = self._asked[href] = list(dict.fromkeys(name for path in paths for name in self._files(path)))
+        return known
 
     def _files(self, path: str) -> list[str]:
         wanted = posixpath.normpath(posixpath.join(self.base, path))
         basename = posixpath.basename(wanted)
         found = {name for key in _keys(basename) for name in self._by_stem.get(key, ())}
-        return sorted(found, key=lambda name: self._order(name, wanted, basename))
+        return sorted(found, key=lambda name: self._order(name, wanted, basename)) if len(found) > 1 else list(found)
 
     def _order(self, name: str, wanted: str, basename: str) -> tuple[bool, bool, bool, int, int, str]:
         own = posixpath.basename(name)

@@ -8,6 +8,7 @@ bulk XML + DIR/*.jpg side by side    --> those that the XML's hrefs may mean; th
 from __future__ import annotations
 
 import html
+import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -27,35 +28,43 @@ _PMCID = re.compile(rb"""pub-id-type\s*=\s*["']pmc(?:id)?["']\s*>\s*(?:PMC)?(\d+
 @lru_cache(maxsize=4)
 def folder_media(folder: str, max_bytes: int) -> Media:
     """The files of an article's folder and of those below it that are no article's own."""
-    root = Path(folder)
-    names, unsafe = _list_folder(root)
+    sizes, unsafe = _list_folder(folder)
 
     def read(name: str) -> bytes:
-        return (root / name).read_bytes()
+        return Path(folder, name).read_bytes()
 
-    sizes = {name: (root / name).stat().st_size for name in names}
     large = frozenset(name for name, size in sizes.items() if size > max_bytes)
-    return Media(frozenset(names), read, base="", unsafe=frozenset(unsafe), large=large)
+    return Media(frozenset(sizes), read, base="", unsafe=frozenset(unsafe), large=large)
 
 
-def _list_folder(root: Path) -> tuple[list[str], list[str]]:
-    names: list[str] = []
+def _list_folder(root: str) -> tuple[dict[str, int], list[str]]:
+    """Files with their sizes, and links that lead out; strings, since there are many articles with many files."""
+    sizes: dict[str, int] = {}
     unsafe: list[str] = []
-    pending = [root]
-    while pending and len(names) < _MAX_LISTED:
-        folder = pending.pop()
-        entries = sorted(folder.iterdir())
-        if folder != root and any(entry.name.lower().endswith(XML_SUFFIXES) for entry in entries):
+    pending = [""]
+    while pending and len(sizes) < _MAX_LISTED:
+        below = pending.pop()
+        with os.scandir(f"{root}/{below}") as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        if below and any(entry.name.lower().endswith(XML_SUFFIXES) for entry in entries):
             continue
         for entry in entries:
-            name = entry.relative_to(root).as_posix()
-            if entry.is_symlink() and _leads_out(entry, root):
+            name = f"{below}/{entry.name}" if below else entry.name
+            if entry.is_symlink() and _leads_out(Path(entry.path), Path(root)):
                 unsafe.append(name)
-            elif entry.is_file():
-                names.append(name)
-            elif entry.is_dir() and not entry.is_symlink():
-                pending.append(entry)
-    return names, unsafe
+            elif (size := _file_size(entry)) is not None:
+                sizes[name] = size
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append(name)
+    return sizes, unsafe
+
+
+def _file_size(entry: os.DirEntry[str]) -> int | None:
+    """None for what is no file, and for a link that leads nowhere or in a circle."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError:
+        return None
 
 
 def _leads_out(link: Path, root: Path) -> bool:
