@@ -104,3 +104,9 @@ def test_same_bytes_same_copy_and_turned_as_shown() -> None:
 
 def test_no_copy_without_decoding() -> None:
     assert inspect_image("f.tif", _encoded(_drawing(), "TIFF"), IngestConfig(verify_decode=False)).copy is None
+
+
+def test_large_drawings_become_jpeg() -> None:
+    copy = _copy(_encoded(_drawing().resize((2500, 2000)), "TIFF", compression="tiff_lzw"))
+    assert copy is not None
+    assert (copy.format, copy.size) == ("JPEG", (2500, 2000))
