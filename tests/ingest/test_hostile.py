@@ -158,9 +158,11 @@ def test_one_run_over_all_of_them_balances(tmp_path: Path, ray_cluster: None) ->
 def test_the_cases_bite() -> None:
     """Most pictures among the cases are no pictures to the decoder, or no whole ones."""
     spoilt = 0
-    for _, picture, _ in IMAGES.cases():
+    for name, picture, _ in IMAGES.cases():
+        if not name.partition("-")[2].startswith(("flipped", "cut")):
+            continue
         try:
             spoilt += bool(set(decode(picture())[1]) & {"truncated", "damaged"})
         except PixelError:
             spoilt += 1
-    assert spoilt > 60
+    assert spoilt > 40
