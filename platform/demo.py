@@ -180,8 +180,8 @@ def _report(out: Path, answers: dict[str, Any]) -> Path:
 
 
 def _http_section(out: Path, answers: dict[str, Any]) -> Any:
-    from biomedray.report.pictures import Picture, pictures_of
     from biomedray.report.parts import Gallery, Section
+    from biomedray.report.pictures import Picture, pictures_of
 
     shown = pictures_of(out / "pairs", [hit["pair_id"] for hit in answers["hits"]])
     pictures = [
