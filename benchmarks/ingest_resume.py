@@ -97,12 +97,8 @@ def main() -> None:
     row: dict[str, Any] = {key: statistics.median(entry[key] for entry in found) for key in found[0]}
     losses = [entry["killed_s"] + entry["resumed_s"] - entry["unbroken_s"] for entry in found]
     shares = [100 * loss / entry["unbroken_s"] for loss, entry in zip(losses, found, strict=True)]
-    row |= {
-        "overhead_percent": statistics.median(shares),
-        "lowest": min(shares),
-        "highest": max(shares),
-        "one_part_percent": 100 / row["parts"],
-    }
+    row |= {"overhead_percent": statistics.median(shares), "lowest": min(shares), "highest": max(shares)}
+    row["one_part_percent"] = 100 / row["parts"]
     record("ingest-resume", f"{given.articles} generated articles, CPU seconds, median of {given.rounds}, same bytes", [row])
     return None
 
