@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from _measure import REAL_PACKAGES, record
-from PIL import Image
 
+from _measure import REAL_PACKAGES, record
 from biomedray.corpus import generate
 from biomedray.ingest.articles import extract
 from biomedray.ingest.images import FigureImage, inspect_image

@@ -1,6 +1,6 @@
 """Near-duplicate images by their 64-bit perceptual hashes: a banded join, table by table, and the clusters that come of it.
 
-The hash is cut into five bands. Hashes that differ in at most three bits agree in at least two of them, so ten tables, one
+The hash is cut into six bands. Hashes that differ in at most four bits agree in at least two of them, so fifteen tables, one
 for each two bands, hold every such pair side by side (Manku, Jain, Das Sarma, WWW 2007). A table is one sort.
 """
 
@@ -12,19 +12,20 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-_WIDTHS = (13, 13, 13, 13, 12)
-_STARTS = (0, 13, 26, 39, 52)
-TABLES = tuple(combinations(range(5), 2))
-MAX_DISTANCE = 3
+_WIDTHS = (11, 11, 11, 11, 10, 10)
+_STARTS = (0, 11, 22, 33, 44, 54)
+TABLES = tuple(combinations(range(6), 2))
+MAX_DISTANCE = 4
 """Bits; what the tables can find."""
 
 # Neighbours that each image is compared with in a table: all of a usual bucket, the nearest of a crowded one.
 _WINDOW = 48
 # Of the 256 bits of the fine hash. Pictures made after one pattern (two normal chest films, two forest plots) agree in the
-# 64 bits, but differ in 14 and more of these; one picture in two sizes and compressions mostly in fewer.
-_FINE_DISTANCE = 12
+# 64 bits, but differ in 16 and more of these; one picture in two sizes and compressions mostly in fewer
+# (benchmarks/ingest_duplicates.py).
+_FINE_DISTANCE = 14
 # The same picture in another size or compression changes these by less.
-_ASPECT, _ENTROPY, _COLOUR = 0.03, 0.7, 10.0
+_ASPECT, _ENTROPY, _COLOUR = 0.03, 1.2, 10.0
 
 Edges = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
@@ -92,7 +93,7 @@ def clusters(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> tuple[NDArr
 
 def _key(phash: NDArray[np.uint64], table: tuple[int, int]) -> NDArray[np.uint64]:
     a, b = ((phash >> np.uint64(_STARTS[band])) & np.uint64((1 << _WIDTHS[band]) - 1) for band in table)
-    return (a << np.uint64(13)) | b
+    return (a << np.uint64(11)) | b
 
 
 def _alike(one: Images, other: Images, distance: int) -> NDArray[np.bool_]:
