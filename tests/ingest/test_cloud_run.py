@@ -18,7 +18,7 @@ from biomedray.config import merge
 from biomedray.errors import UserError, WorkError
 from biomedray.ingest import IngestConfig, advice, ingest, pipeline, summary_table, update
 
-FETCH = {"backoff_s": 0.01, "read_timeout_s": 5, "connect_timeout_s": 5, "retries": 2}
+FETCH = {"backoff_s": 0.01, "read_timeout_s": 60, "connect_timeout_s": 60, "retries": 2}
 CONFIG = merge(IngestConfig(articles_per_part=3, val_fraction=0.2, test_fraction=0.3), {"fetch": FETCH})
 FIRST, SECOND = "2026-11-20T01-00Z", "2026-11-21T01-00Z"
 

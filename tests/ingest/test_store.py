@@ -22,7 +22,7 @@ from biomedray.ingest.transfer import env_proxy, s3_url
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(DATA).hexdigest()
-QUICK = FetchConfig(backoff_s=0.01, read_timeout_s=0.5, connect_timeout_s=0.5, retries=3)
+QUICK = FetchConfig(backoff_s=0.01, read_timeout_s=3, connect_timeout_s=30, retries=3)
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def asked(server: Any) -> list[tuple[int, str | None]]:
         ({"kind": "status", "status": 429, "times": 2}, [(429, None), (429, None), (200, None)]),
         ({"kind": "status", "status": 408}, [(408, None), (200, None)]),
         ({"kind": "status", "status": 500}, [(500, None), (200, None)]),
-        ({"kind": "stall", "seconds": 1.0}, [(200, None), (200, None)]),
+        ({"kind": "stall", "seconds": 5.0}, [(200, None), (200, None)]),
         ({"kind": "cut", "at": 100_000}, [(200, None), (206, "bytes=100000-")]),
         ({"kind": "reset", "at": 0}, [(200, None), (200, None)]),
-        ({"kind": "drip", "at": 70_000, "seconds": 1.0}, [(200, None), (206, "bytes=70000-")]),
+        ({"kind": "drip", "at": 70_000, "seconds": 5.0}, [(200, None), (206, "bytes=70000-")]),
         ({"kind": "wrong"}, [(200, None), (200, None)]),
     ],
     ids=lambda value: value["kind"] + str(value.get("status", "")) if isinstance(value, dict) else "",
