@@ -149,7 +149,9 @@ def ingest(
     filters: Annotated[
         list[str] | None,
         typer.Option(
-            "--filter", metavar="CONDITION", help="Keep only such pairs: 'n_tokens >= 5', 'lang in en,de'; may be repeated."
+            "--filter",
+            metavar="CONDITION",
+            help='Keep only pairs like "n_tokens >= 5" or "\'label_caption\' not in flags"; may be repeated.',
         ),
     ] = None,
     plan: Annotated[

@@ -49,7 +49,7 @@ BAD = [
     ("ingest article.xml letters", "not empty"),
     ("ingest article.xml out --set colour=red", "no such setting"),
     ("ingest article.xml out --config nowhere.yaml", "cannot read"),
-    ("ingest article.xml out --filter n_tokens", "no filter"),
+    ("ingest article.xml out --filter n_tokens", "not true or false"),
     ("ingest article.xml out --filter tokens>5", "no column"),
     ("ingest article.xml missing --update", "missing: no such folder"),
     ("ingest article.xml pairs --update", "new folder"),

@@ -22,7 +22,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Left may not import right; rooms of one level may not import each other.
 LEVELS = [
     {"errors", "records", "frames", "options"},
-    {"pixels", "config"},
+    {"pixels", "config", "where"},
     {"artifacts", "cluster"},
     {"corpus", "ingest", "model", "export"},
     {"evaluate"},

@@ -78,12 +78,18 @@ def _caption_text(parent: etree._Element, caption: Caption) -> None:
 
 
 def _source_data(caption: etree._Element, figure: Figure, article: Article) -> None:
-    """A spreadsheet with its own label and caption, before the picture: not part of the figure's caption."""
+    """A spreadsheet with its own label and title inside the caption, before the picture."""
+    label, title = source_data_words(figure)
     holder = el(el(caption, "p"), "supplementary-material", {"id": f"{figure.fig_id}-SD1"})
-    el(holder, "label", text=f"{figure.label or 'Figure'}—source data 1.")
-    el(el(holder, "caption"), "title", text="Source data of the figure.")
+    el(holder, "label", text=label)
+    el(el(holder, "caption"), "title", text=title)
     name = source_data_name(figure, article)
     el(holder, "media", {"mimetype": "application", "mime-subtype": "xlsx", _HREF: name})
+
+
+def source_data_words(figure: Figure) -> tuple[str, str]:
+    """Label and title of a figure's source data, the last words of its caption."""
+    return f"{figure.label or 'Figure'}—source data 1.", "Source data of the figure."
 
 
 def source_data_name(figure: Figure, article: Article) -> str:

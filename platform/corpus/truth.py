@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from biomedray.corpus.figure_xml import source_data_words
 from biomedray.corpus.layouts import Bundle
 from biomedray.corpus.plan import Article, Figure, Graphic
 from biomedray.records import Reason, Stage, license_group
@@ -118,7 +119,7 @@ def _figure(article: Article, figure: Figure) -> dict[str, Any]:
         "container": "floats" if article.journal.floats and figure.container == "body" else figure.container,
         "parent_id": figure.parent_id,
         "rights": figure.rights,
-        "caption": caption.text,
+        "caption": " ".join((caption.text, *(source_data_words(figure) if figure.construct == "source_data" else ()))),
         "has_caption_title": caption.title is not None,
         "subcaptions": [
             {"labels": list(part.labels), "text": part.text, "start": part.start, "end": part.end} for part in caption.parts

@@ -1,6 +1,6 @@
 """Export: a pairs artifact in, the formats of other people's tools out, each with a dataset card.
 
-    [pairs] -> where (rows) -> source (shards) -+-> tars         WebDataset, for open_clip
+    [pairs] -> source (shards) -+-> tars         WebDataset, for open_clip
                                                 +-> jsonl        Microsoft's PMC-15M schema
                                                 +-> huggingface  Parquet with images
                  survey (numbers) -> card, croissant             README.md, croissant.json in every export

@@ -22,8 +22,8 @@ from biomedray.export.huggingface import SPLIT_NAMES
 from biomedray.export.settings import FORMATS, ExportConfig, Format
 from biomedray.export.source import Source, shards
 from biomedray.export.survey import survey
-from biomedray.export.where import parse
 from biomedray.records import Split
+from biomedray.where import parse
 
 Counts = dict[str, Any]
 # Called with the number of pairs that are done, and of all.

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from biomedray.export.where import Where
 from biomedray.records import PAIR_SCHEMA, Split
+from biomedray.where import Where
 
 _PART = re.compile(r"part-\d+")
 # Rows above this are handed on one by one: they are copied once, and columns with 32-bit offsets must hold them.

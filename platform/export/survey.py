@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from biomedray.export.source import Source, read_group
-from biomedray.export.where import Where
 from biomedray.records import SPLITS, Split
+from biomedray.where import Where
 
 COUNTED = (
     "split",

@@ -14,7 +14,6 @@ from biomedray.errors import WorkError
 from biomedray.ingest.captions import count_tokens
 from biomedray.ingest.citances import Citance, find_citances
 from biomedray.ingest.figures import Inventory, Unit, read_figures
-from biomedray.ingest.filters import first_failed, parse_filters
 from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
 from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
 from biomedray.ingest.language import caption_language, is_short
@@ -22,9 +21,10 @@ from biomedray.ingest.meta import ArticleMeta, read_meta
 from biomedray.ingest.packages import Package, Refused
 from biomedray.ingest.pubmed import replace_by_pubmed
 from biomedray.ingest.selection import known_license, not_selected, searched_texts
-from biomedray.ingest.settings import IngestConfig
+from biomedray.ingest.settings import IngestConfig, parse_filters
 from biomedray.ingest.split import assign_split, dup_cluster
 from biomedray.records import Reason, Split, Stage, license_group, make_pair_id
+from biomedray.where import Where
 
 _REAL_PMCID = re.compile(r"PMC\d+")
 
@@ -125,8 +125,8 @@ def _extract_tree(package: Package, tree: ArticleTree, inventory: Inventory, uri
             rejects.append(_unit_reject(article, unit, image))
             continue
         row = _pair_row(article, unit, image, citances)
-        if failed := first_failed(filters, row):
-            rejects.append(_unit_reject(article, unit, (Reason.FILTERED, f"{failed.text}: {row[failed.column]}")))
+        if failed := next((each for each in filters if not each.holds(row)), None):
+            rejects.append(_unit_reject(article, unit, (Reason.FILTERED, _why(failed, row))))
         else:
             pairs.append(row)
     kept, lost = len(pairs), len(rejects)
@@ -270,6 +270,12 @@ def _pair_row(article: _Article, unit: Unit, image: FigureImage, citances: dict[
         "source_md5": article.md5,
         "extractor_version": extractor_version(),
     }
+
+
+def _why(failed: Where, row: dict[str, Any]) -> str:
+    """The condition and the values that failed it."""
+    values = ", ".join(f"{name} = {row[name]!r}" for name in failed.columns)
+    return f"{failed.text}: {values}"[:300]
 
 
 def _unit_reject(article: _Article, unit: Unit, why: tuple[Reason, str | None]) -> dict[str, Any]:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from biomedray.config import Config
-from biomedray.ingest.filters import parse_filter
+from biomedray.errors import UserError
 from biomedray.ingest.neardup import MAX_DISTANCE
 from biomedray.ingest.selection import Selection
 from biomedray.pixels import MAX_PIXELS
+from biomedray.where import Where, parse
 
 _MIB = 2**20
+# Columns that are known only when all articles were read.
+_LATER = {"split", "dup_cluster", "article_cluster"}
+
+
+@lru_cache(maxsize=8)
+def parse_filters(texts: tuple[str, ...]) -> tuple[Where, ...]:
+    """The conditions of a run.
+
+    Raises:
+        UserError: one is not understood, or asks for a column that is known only at the end.
+    """
+    filters = tuple(parse(text, "filter") for text in texts)
+    for each in filters:
+        if later := sorted(_LATER & set(each.columns)):
+            raise UserError(f"filter: {each.text}: {later[0]} is known only when all is read; use 'biomedray export --where'")
+    return filters
 
 
 class FetchConfig(Config):
@@ -87,7 +105,7 @@ class IngestConfig(Config):
     near_duplicate_bits: int = Field(MAX_DISTANCE, ge=-1, le=MAX_DISTANCE)
     """Images whose perceptual hashes differ in at most so many bits are one dup_cluster; -1: only byte-identical ones."""
     filters: tuple[str, ...] = ()
-    """Conditions like 'n_tokens >= 5'; a pair that fails one becomes a reject."""
+    """Conditions like 'n_tokens >= 5', as in ``biomedray.where``; a pair that fails one becomes a reject."""
     detect_language: bool = True
     """Tell a caption's language by its words; without, lang is the nearest xml:lang."""
     articles_per_part: int = Field(0, ge=0)
@@ -110,8 +128,7 @@ class IngestConfig(Config):
     @field_validator("filters")
     @classmethod
     def _readable(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
-        for text in filters:
-            parse_filter(text)
+        parse_filters(filters)
         return filters
 
     media: str | None = None

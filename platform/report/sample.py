@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from biomedray.export.source import Group, Source, read_group
-from biomedray.export.where import Where
 from biomedray.records import SPLITS, Split
 from biomedray.report.parts import Browser, Sample
 from biomedray.report.pictures import Picture, data_url
+from biomedray.where import Where
 
 _PER_GROUP = 4
 _COLUMNS = (

@@ -24,11 +24,11 @@ def text_of(node: etree._Element) -> str:
 
 
 def caption_of(fig: etree._Element) -> str:
-    """Title and paragraphs of a figure's caption, or of its group's; supplementary material left out."""
+    """Title and paragraphs of a figure's caption, or of its group's; label and title of supplementary material."""
     caption = fig.find("caption")
     if caption is None:
         caption = fig.getparent().find("caption")
-    blocks = [node for node in caption if node.find("supplementary-material") is None]
+    blocks = [block for node in caption for block in (node.xpath(".//label|.//title") or [node])]
     return " ".join(filter(None, map(text_of, blocks)))
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from biomedray.export import FORMATS, ExportConfig, export
 from biomedray.export.survey import clusters, survey
-from biomedray.export.where import parse
+from biomedray.where import parse
 
 
 @pytest.fixture(scope="module", params=FORMATS)

@@ -14,7 +14,7 @@ from biomedray.errors import UserError
 from biomedray.export import ExportConfig, export
 from biomedray.export import run as run_module
 from biomedray.export.source import Source, shards
-from biomedray.export.where import parse
+from biomedray.where import parse
 
 SMALL = ExportConfig(rows_per_shard=4)
 

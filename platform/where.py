@@ -1,4 +1,4 @@
-r"""Which rows: a small expression over the columns of the pairs table, evaluated by pyarrow.
+r"""Which pairs, for ``export --where`` and ``ingest --filter``: a small expression over their columns, evaluated by pyarrow.
 
     license_group == "comm" and min(width, height) > 336 and "truncated" not in flags
     text -- ast, a closed set of nodes --> Where: the columns it reads, and the rows of a table for which it is true
@@ -9,7 +9,7 @@ Nothing of Python is run. A comparison with a missing value is unknown, and unkn
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -67,13 +67,19 @@ class Where:
             return pa.array([bool(value.as_py())] * table.num_rows, pa.bool_())
         return pc.fill_null(value, False)
 
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether one row, as a mapping of column to value (none: missing), is wanted."""
+        schema = pa.schema([PAIR_SCHEMA.field(name) for name in self.columns] or [PAIR_SCHEMA.field(0)])
+        table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names}], schema)
+        return bool(self.mask(table)[0].as_py())
+
     def keep(self, table: pa.Table) -> pa.Table:
         """The rows that are wanted."""
         return table if self.tree is None else table.filter(self.mask(table))
 
 
-def parse(text: str) -> Where:
-    """Read an expression; the empty one wants every row.
+def parse(text: str, name: str = "where") -> Where:
+    """Read an expression; the empty one wants every row. ``name`` heads what is said of one that is off.
 
     Raises:
         UserError: it is not understood, names no column, or compares what can't be compared.
@@ -83,9 +89,10 @@ def parse(text: str) -> Where:
     try:
         return _checked(text.strip())
     except SyntaxError:
-        raise UserError(f"where: {text}: not an expression; write for example: license_group == 'comm' and width > 336") from None
+        example = "license_group == 'comm' and width > 336"
+        raise UserError(f"{name}: {text}: not an expression; write for example: {example}") from None
     except (_UnfitError, pa.ArrowException, TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"where: {text}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name}: {text}: {str(error).splitlines()[0]}") from None
 
 
 def _checked(text: str) -> Where:

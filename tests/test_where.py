@@ -1,4 +1,4 @@
-"""The expression of --where: what it selects, what it says of a missing value, what it refuses."""
+"""The expressions of --where and --filter: what it selects, what it says of a missing value, what it refuses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from biomedray.errors import UserError
-from biomedray.export.where import parse
 from biomedray.records import PAIR_SCHEMA
+from biomedray.where import parse
 
 ROWS = [
     {"width": 400, "height": 300, "year": 2020, "license_group": "comm", "flags": [], "caption": "A mouse brain", "n_tokens": 3},
@@ -51,6 +51,7 @@ TABLE = pa.Table.from_pylist(ROWS, pa.schema([PAIR_SCHEMA.field(name) for name i
 def test_rows(text, kept):
     where = parse(text)
     assert where.keep(TABLE).to_pylist() == [ROWS[i] for i in kept]
+    assert [where.holds(row) for row in ROWS] == [i in kept for i in range(len(ROWS))]
     assert where.keep(TABLE.slice(1)).to_pylist() == [ROWS[i] for i in kept if i >= 1]
     assert where.keep(pa.concat_tables([TABLE, TABLE])).num_rows == 2 * len(kept)
     assert where.keep(TABLE.slice(0, 0)).num_rows == 0
