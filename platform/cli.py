@@ -226,25 +226,42 @@ def ingest(
 
 @app.command()
 def train(
-    pairs: Pairs,
+    pairs: Annotated[
+        str, typer.Argument(help="A pairs artifact, as made by 'biomedray ingest': a folder, s3://... or https://...")
+    ],
     out: Out,
     preset: Annotated[
         str, typer.Option(help="smoke, small, demo or biomedclip; 'biomedclip' is the paper's Supplementary Table 9.")
     ] = "small",
-    workers: Annotated[int, typer.Option(min=1, help="Data-parallel workers; one GPU each where there are GPUs.")] = 1,
+    workers: Annotated[
+        str, typer.Option(help="Data-parallel workers, one GPU each where there are GPUs; 1-4: as many as there is room for.")
+    ] = "1",
+    storage: Annotated[
+        str | None, typer.Option(help="Copy checkpoints there too, a folder or s3://...: other machines can go on from it.")
+    ] = None,
+    no_ray: Annotated[
+        bool, typer.Option("--no-ray", help="In this process, or in those of torchrun (which then sets the number of workers).")
+    ] = False,
     settings: Settings = None,
     config: ConfigFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Contrastive pretraining; the result loads in plain open_clip with no network."""
     from biomedray.config import load_yaml, override
-    from biomedray.train import TrainConfig
+    from biomedray.train import TrainConfig, train_alone
     from biomedray.train import preset as named_preset
     from biomedray.train import train as run
 
     base = load_yaml(TrainConfig, config) if config else named_preset(preset)
-    manifest = run(pairs, out, override(base, settings or []), workers, progress=not quiet)
-    _show(out, manifest.counts)
+    resolved = override(base, settings or [])
+    if no_ray:
+        if workers != "1":
+            raise UserError(f"--workers {workers} needs Ray; without it: torchrun --nproc-per-node N -m biomedray.cli train ...")
+        manifest = train_alone(pairs, out, resolved, progress=not quiet, storage=storage)
+    else:
+        manifest = run(pairs, out, resolved, workers, progress=not quiet, storage=storage)
+    if manifest is not None:
+        _show(out, manifest.counts)
 
 
 @app.command()

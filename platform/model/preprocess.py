@@ -49,6 +49,11 @@ def reduce(data: bytes, short_side: int) -> Pixels:
         pixels.PixelError: the bytes are no image.
     """
     image, _ = pixels.decode(data, short_side=short_side)
+    return shrink(image, short_side)
+
+
+def shrink(image: Image.Image, short_side: int) -> Pixels:
+    """RGB image -> [H, W, 3] uint8 with at most ``short_side`` pixels on the short side."""
     factor = min(1.0, short_side / min(image.size))
     width, height = (max(1, round(side * factor)) for side in image.size)
     longest = _MAX_ASPECT * short_side

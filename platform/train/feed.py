@@ -1,33 +1,39 @@
 r"""Batches of a pairs artifact, read by position: the same global batches at any number of workers.
 
-positions -> (row group, row) -> Parquet -> reduced image (kept if it fits) -> seeded crop -> uint8 batch
-   order.py                      \------------- decode threads, some batches ahead -------------/
+positions -> (row group, row) -> Parquet -> reduced image (kept if it fits) -> seeded crop -> uint8 batch -> device
+   order.py        rows.py read ahead       \--------- decode threads, some batches ahead ---------/    side stream
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
 
-from biomedray.errors import UserError, WorkError
-from biomedray.model.preprocess import Crop, Pixels, random_crop, reduce
-from biomedray.pixels import PixelError
-from biomedray.records import Split
-from biomedray.train.order import EpochOrder, generator
+from biomedray import pixels
+from biomedray.errors import WorkError
+from biomedray.model.preprocess import Crop, Pixels, random_crop, reduce, shrink
+from biomedray.train.order import EpochOrder, Rows, generator
 from biomedray.train.plan import BatchSpec
 from biomedray.train.presets import DataConfig
+from biomedray.train.rows import PairsReader, RowIndex
+from biomedray.train.source import Source
+from biomedray.train.texts import Texts, box_of, columns_for, draw, texts_of
 
-_COLUMNS = ["pair_id", "image", "caption"]
+BROKEN = "broken.jsonl"
 _MIB = 1 << 20
+# So many rows in a row that can't be decoded are no accident.
+_SUBSTITUTES = 16
+# Batches, at most, whose row groups are asked for before they are decoded.
+_MOST_AHEAD = 256
+_Key = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -40,155 +46,216 @@ class Batch:
     captions: list[str]
 
 
-class PairsReader:
-    """Rows of one split by (row group, row); the row groups used last stay in memory."""
+@dataclass(frozen=True)
+class FeedSettings:
+    """What a feed needs to know beside the rows."""
 
-    def __init__(self, pairs: Path, split: Split, keep: int = 32) -> None:
-        self._files = [pq.ParquetFile(path) for path in split_files(pairs, split)]
-        self._groups = [(file, index) for file in self._files for index in range(file.num_row_groups)]
-        self._kept: OrderedDict[int, Any] = OrderedDict()
-        self._keep = keep
-        self._lock = threading.Lock()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Rows of each row group."""
-        return tuple(file.metadata.row_group(index).num_rows for file, index in self._groups)
-
-    def row(self, group: int, row: int) -> tuple[str, bytes, str]:
-        """Pair id, image bytes and caption of a row."""
-        table = self._table(group)
-        pair_id, image, caption = (table.column(name)[row].as_py() for name in _COLUMNS)
-        return pair_id, image, caption
-
-    def captions(self, limit: int) -> Iterator[str]:
-        """The first ``limit`` captions in the order of the files."""
-        for file, index in self._groups:
-            column = file.read_row_group(index, columns=["caption"]).column("caption").to_pylist()
-            yield from column[:limit]
-            limit -= len(column)
-            if limit <= 0:
-                return
-
-    def _table(self, group: int) -> Any:
-        with self._lock:
-            if group not in self._kept:
-                file, index = self._groups[group]
-                self._kept[group] = file.read_row_group(index, columns=_COLUMNS, use_threads=False).combine_chunks()
-                if len(self._kept) > self._keep:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(group)
-            return self._kept[group]
-
-
-def split_files(pairs: Path, split: Split) -> list[Path]:
-    """Parquet files of a split, in order of name."""
-    return sorted((pairs / "data" / f"split={split}").glob("*.parquet"))
-
-
-def count_rows(pairs: Path, split: Split) -> int:
-    """Pairs of a split, from the files' own footers.
-
-    Raises:
-        UserError: a file is no Parquet file or lacks a column.
-    """
-    total = 0
-    for path in split_files(pairs, split):
-        try:
-            metadata = pq.read_metadata(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
-        missing = set(_COLUMNS) - set(metadata.schema.to_arrow_schema().names)
-        if missing:
-            raise UserError(f"{path}: lacks the columns {', '.join(sorted(missing))}")
-        total += metadata.num_rows
-    return total
+    data: DataConfig
+    size: int
+    """Side S of a picture in pixels."""
+    seed: int
+    rank: int = 0
+    world: int = 1
+    pin: bool = False
+    """Page-locked memory, from which a GPU fetches while it computes."""
+    broken: Path | None = None
+    """File that names pictures which were skipped."""
 
 
 class ReducedImages:
-    """Reduced images and captions kept in memory until the space is used up; nothing is ever thrown out."""
+    """Reduced images and texts kept in memory until the space is used up; nothing is ever thrown out."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._kept: dict[tuple[int, int], tuple[Pixels, str]] = {}
+        self._kept: dict[_Key, tuple[Pixels, Texts]] = {}
         self._free = limit_bytes
 
-    def get(self, key: tuple[int, int]) -> tuple[Pixels, str] | None:
-        """The image and caption of a row, if kept."""
+    def __contains__(self, key: _Key) -> bool:
+        return key in self._kept
+
+    def get(self, key: _Key) -> tuple[Pixels, Texts] | None:
+        """The image and texts of a row, if kept."""
         return self._kept.get(key)
 
-    def put(self, key: tuple[int, int], image: Pixels, caption: str) -> None:
-        """Keep a row's image and caption if there is room."""
-        size = image.nbytes + len(caption)
+    def put(self, key: _Key, image: Pixels, texts: Texts) -> None:
+        """Keep a row's image and texts if there is room."""
+        size = image.nbytes + len(texts.caption) + sum(map(len, texts.citances))
         if size <= self._free and key not in self._kept:
             self._free -= size
-            self._kept[key] = (image, caption)
+            self._kept[key] = (image, texts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """This worker's part of a batch: positions [n] and rows [n, 2]."""
+
+    spec: BatchSpec
+    positions: Rows
+    rows: Rows
 
 
 class Feed:
     """Train batches of one worker, prepared ahead of use; a context manager that ends its threads."""
 
-    def __init__(self, pairs: Path, config: DataConfig, size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.reader = PairsReader(pairs, "train", keep=2 * config.window_row_groups)
-        self._crop = Crop(size, config.crop_scale, config.crop_ratio)
-        self._config = config
-        self._seed = seed
-        self._share = (rank, world)
-        self._images = ReducedImages(config.cache_mb * _MIB)
-        self._order: tuple[int, EpochOrder] | None = None
-        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
+    def __init__(self, source: Source, index: RowIndex, settings: FeedSettings) -> None:
+        data = settings.data
+        keep = 2 * data.window_row_groups
+        self.reader = PairsReader(source, index, columns_for(data), keep, data.read_threads)
+        self._settings = settings
+        self._crop = Crop(settings.size, data.crop_scale, data.crop_ratio)
+        self._images = ReducedImages(data.cache_mb * _MIB)
+        self._orders: dict[int, EpochOrder] = {}
+        self._pool = ThreadPoolExecutor(data.threads, thread_name_prefix="decode")
+        self._note = threading.Lock()
 
     def __enter__(self) -> Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.reader.__exit__()
 
     def batches(self, specs: Iterator[BatchSpec]) -> Iterator[Batch]:
         """The batches that the specs name, in their order.
 
         Raises:
-            WorkError: an image of the artifact can't be decoded; the line names the pair.
+            WorkError: an image of the artifact can't be decoded (the line names the pair), or a file can't be read.
         """
-        ahead: deque[tuple[BatchSpec, list[Future[tuple[Pixels, str]]]]] = deque()
-        for spec in specs:
-            ahead.append((spec, self._submit(spec)))
-            if len(ahead) > self._config.prefetch_batches:
+        ahead: deque[tuple[BatchSpec, torch.Tensor, list[Future[str]]]] = deque()
+        for part in self._announced(specs):
+            ahead.append(self._submit(part))
+            if len(ahead) > self._settings.data.prefetch_batches:
                 yield _collect(*ahead.popleft())
         while ahead:
             yield _collect(*ahead.popleft())
 
-    def _submit(self, spec: BatchSpec) -> list[Future[tuple[Pixels, str]]]:
-        start, stop = share(spec, *self._share)
-        positions = range(start, stop)
-        rows = self._epoch_order(spec.epoch).rows(start, stop)
-        return [self._pool.submit(self._sample, spec.epoch, at, row) for at, row in zip(positions, rows, strict=True)]
+    def _announced(self, specs: Iterator[BatchSpec]) -> Iterator[_Part]:
+        """Parts of the batches, given out when the row groups of some later batches have been asked for."""
+        waiting: deque[_Part] = deque()
+        for spec in specs:
+            part = self._part(spec)
+            keys = [(int(group), int(row)) for group, row in part.rows]
+            missing = dict.fromkeys(key[0] for key in keys if key not in self._images)
+            self.reader.want((key[0] for key in keys), missing)
+            waiting.append(part)
+            if len(waiting) > self._lead(spec):
+                yield waiting.popleft()
+        yield from waiting
 
-    def _epoch_order(self, epoch: int) -> EpochOrder:
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, EpochOrder(self.reader.sizes, self._config.window_row_groups, self._seed, epoch)
-        return self._order[1]
+    def _lead(self, spec: BatchSpec) -> int:
+        """Batches in half a window: by then its row groups have been read for some time, and memory holds both halves."""
+        sizes = self.reader.sizes
+        half = self._settings.data.window_row_groups * float(sizes.mean()) / 2
+        return min(_MOST_AHEAD, round(half / (spec.stop - spec.start)))
 
-    def _sample(self, epoch: int, position: int, key: tuple[int, int]) -> tuple[Pixels, str]:
-        image, caption = self._images.get(key) or self._read(key)
-        # The leading 1 keeps crops apart from the order, which draws from (seed, epoch).
-        return random_crop(image, self._crop, generator(1, self._seed, epoch, position)), caption
+    def _part(self, spec: BatchSpec) -> _Part:
+        positions, rows = self._order(spec.epoch).arranged(spec.start, spec.stop)
+        mine = slice(*share(len(rows), self._settings.rank, self._settings.world))
+        return _Part(spec, positions[mine], rows[mine])
 
-    def _read(self, key: tuple[int, int]) -> tuple[Pixels, str]:
-        pair_id, data, caption = self.reader.row(*key)
+    def _order(self, epoch: int) -> EpochOrder:
+        if epoch not in self._orders:
+            self._orders = {old: order for old, order in self._orders.items() if old == epoch - 1}
+            window = self._settings.data.window_row_groups
+            self._orders[epoch] = EpochOrder(self.reader.sizes, window, self._settings.seed, epoch)
+        return self._orders[epoch]
+
+    def _submit(self, part: _Part) -> tuple[BatchSpec, torch.Tensor, list[Future[str]]]:
+        size = self._settings.size
+        batch = torch.empty((len(part.rows), size, size, 3), dtype=torch.uint8, pin_memory=self._settings.pin)
+        places = batch.numpy()
+        pairs = zip(part.positions.tolist(), part.rows.tolist(), strict=True)
+        work = [self._pool.submit(self._sample, part.spec, at, (row[0], row[1]), places[i]) for i, (at, row) in enumerate(pairs)]
+        return part.spec, batch, work
+
+    def _sample(self, spec: BatchSpec, position: int, key: _Key, place: Pixels) -> str:
+        """Put the picture of a sample in its place; its text."""
         try:
-            image = reduce(data, self._crop.reduced_side)
-        except PixelError as error:
-            raise WorkError(f"pair {pair_id}: its image cannot be decoded ({error}); ingest the articles again") from None
-        self._images.put(key, image, caption)
-        return image, caption
+            image, texts = self._reduced(spec, position, key)
+        finally:
+            self.reader.release(key[0])
+        seed, epoch = self._settings.seed, spec.epoch
+        # The leading numbers keep crops and texts apart from the order, which draws from (seed, epoch).
+        place[...] = random_crop(image, self._crop, generator(1, seed, epoch, position))
+        data = self._settings.data
+        return texts.caption if data.text == "caption" else draw(texts, data, generator(2, seed, epoch, position))
+
+    def _reduced(self, spec: BatchSpec, position: int, key: _Key) -> tuple[Pixels, Texts]:
+        try:
+            return self._images.get(key) or self._read(key)
+        except _BrokenImageError as error:
+            if self._settings.data.broken_images == "stop":
+                hint = "ingest the articles again, or go on without it: --set data.broken_images=skip"
+                raise WorkError(f"{error}; {hint}") from None
+            self._record(error)
+        for other in self._order(spec.epoch).substitutes(position, spec.start, spec.stop, _SUBSTITUTES):
+            try:
+                return self._images.get(other) or self._read(other)
+            except _BrokenImageError as error:
+                self._record(error)
+        raise WorkError(f"{_SUBSTITUTES} pictures in a row cannot be decoded; ingest the articles again")
+
+    def _read(self, key: _Key) -> tuple[Pixels, Texts]:
+        row = self.reader.row(*key)
+        try:
+            image = _reduce(row, self._crop.reduced_side)
+        except pixels.PixelError as error:
+            raise _BrokenImageError(row["pair_id"], str(error)) from None
+        texts = texts_of(row)
+        self._images.put(key, image, texts)
+        return image, texts
+
+    def _record(self, error: _BrokenImageError) -> None:
+        if self._settings.broken is not None:
+            with self._note, self._settings.broken.open("a") as file:
+                file.write(json.dumps({"pair_id": error.pair_id, "detail": error.detail}) + "\n")
 
 
-def share(spec: BatchSpec, rank: int, world: int) -> tuple[int, int]:
-    """First and last-plus-one position of a worker's share of a global batch."""
-    size = (spec.stop - spec.start) // world
-    return spec.start + rank * size, spec.start + (rank + 1) * size
+class _BrokenImageError(Exception):
+    def __init__(self, pair_id: str, detail: str) -> None:
+        super().__init__(f"pair {pair_id}: its image cannot be decoded ({detail})")
+        self.pair_id, self.detail = pair_id, detail
 
 
-def _collect(spec: BatchSpec, samples: list[Future[tuple[Pixels, str]]]) -> Batch:
-    images, captions = zip(*(sample.result() for sample in samples), strict=True)
-    return Batch(spec, torch.from_numpy(np.stack(images)), list(captions))
+def _reduce(row: dict[str, Any], short_side: int) -> Pixels:
+    if (box := box_of(row)) is None:
+        return reduce(row["image"], short_side)
+    image, _ = pixels.decode(row["image"])
+    left, top, right, bottom = (round(value) for value in box)
+    if not (0 <= left < right <= image.width and 0 <= top < bottom <= image.height):
+        raise _BrokenImageError(row["pair_id"], f"its panel {left},{top},{right},{bottom} is not within the picture")
+    return shrink(image.crop((left, top, right, bottom)), short_side)
+
+
+def share(count: int, rank: int, world: int) -> tuple[int, int]:
+    """First and last-plus-one of a worker's share of ``count`` samples."""
+    size = count // world
+    return rank * size, (rank + 1) * size
+
+
+def on_device(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
+    """The batches with their pictures on the device; a GPU copies the next batch while it computes on this one."""
+    if not device.startswith("cuda"):
+        yield from batches
+        return
+    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own signature
+    before: tuple[Batch, Any] | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            sent = batch.pixels.to(device, non_blocking=True)
+            there = stream.record_event()
+        if before is not None:
+            yield _arrived(*before)
+        before = (replace(batch, pixels=sent), there)
+    if before is not None:
+        yield _arrived(*before)
+
+
+def _arrived(batch: Batch, there: Any) -> Batch:
+    current = torch.cuda.current_stream(batch.pixels.device)
+    current.wait_event(there)
+    batch.pixels.record_stream(current)  # its memory is not given to others before the step is done with it
+    return batch
+
+
+def _collect(spec: BatchSpec, batch: torch.Tensor, samples: list[Future[str]]) -> Batch:
+    return Batch(spec, batch, [sample.result() for sample in samples])

@@ -1,43 +1,70 @@
-"""The training loop in pure torch: run by each Ray worker, or alone in one process.
+r"""The training loop in pure torch: run by each Ray worker, by torchrun's, or alone in one process.
 
 newest checkpoint -> plan from there -> feed -> step -> log ... -> epoch: validate, checkpoint, report
+                                                         \-> the machine goes: checkpoint at once
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed
 
+from biomedray.errors import WorkError
 from biomedray.model import encoder, features, tokenizer, weights
 from biomedray.model.loss import world_size
+from biomedray.records import Split
 from biomedray.train import checkpoint
-from biomedray.train.feed import Batch, Feed
+from biomedray.train.feed import BROKEN, Batch, Feed, FeedSettings, on_device
+from biomedray.train.mirror import Mirror
 from biomedray.train.plan import BatchSpec, Plan
 from biomedray.train.presets import TrainConfig
+from biomedray.train.rows import PairsReader, RowIndex
+from biomedray.train.source import Source
 from biomedray.train.step import Stepper, StepResult
 from biomedray.train.validate import Validation
 from biomedray.train.watch import MetricsLog
 
 Report = Callable[[dict[str, float]], None]
+T = TypeVar("T")
+
+
+class Notice(IntEnum):
+    """What is about to happen to a worker's machine."""
+
+    NONE = 0
+    LEAVING = 1
+    """It will be taken away and the run go on elsewhere: save at once, then go on until it happens."""
+    STOP = 2
+    """The process has been told to end: save at once, then end."""
+
+
+class StoppedError(WorkError):
+    """The run was told to end, and has saved where it stands."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What a worker needs to know; plain values, so that it travels."""
 
-    pairs: Path
+    source: Source
     out: Path
     """The model folder to be; checkpoints and logs go into it."""
     rows: int
     """Pairs of the train split."""
     config: TrainConfig
+    identity: str
+    """Hash of the pairs and of all settings that decide what comes out."""
+    storage: str | None = None
+    """Where checkpoints are copied to, if anywhere."""
 
     @property
     def checkpoints(self) -> Path:
@@ -46,19 +73,41 @@ class Job:
 
     @property
     def start(self) -> Path:
-        """The model folder with the weights that training starts from."""
+        """The model folder with the weights that training starts from, and the index of the rows."""
         return self.checkpoints / "start"
 
+    @property
+    def mirror(self) -> Mirror | None:
+        """The second home of the checkpoints."""
+        return Mirror(self.storage, self.identity) if self.storage else None
 
-def fit(job: Job, device: str = "cpu", report: Report | None = None) -> checkpoint.Progress:
+    def index_file(self, split: Split) -> Path:
+        """Where the index of a split's rows lies."""
+        return self.start / f"rows-{split}.json"
+
+    def index(self, split: Split) -> RowIndex:
+        """The rows of a split."""
+        return RowIndex.load(self.index_file(split))
+
+    def broken_file(self, rank: int) -> Path:
+        """Where a worker names pictures that it skipped."""
+        return self.checkpoints / f"rank-{rank}-{BROKEN}"
+
+
+def fit(
+    job: Job, device: str = "cpu", report: Report | None = None, notice: Callable[[], Notice] | None = None
+) -> checkpoint.Progress:
     """Train to the end from wherever the newest checkpoint stands; every worker calls this.
 
-    ``report`` is called after each epoch on every worker.
+    ``report`` is called after each epoch on every worker. ``notice`` is asked on every worker at the same steps (each
+    step in a single process, else those that are logged), and what one of them hears holds for all.
 
     Raises:
-        WorkError: an image or a checkpoint is damaged.
+        WorkError: an image or a checkpoint is damaged, or the disk is full.
+        UserError: the checkpoint is of another run.
+        StoppedError: ``notice`` said so; a checkpoint is there.
     """
-    loop = _Loop(job, device)
+    loop = _Loop(job, device, notice or (lambda: Notice.NONE))
     try:
         return loop.run(report or (lambda _: None))
     finally:
@@ -66,54 +115,97 @@ def fit(job: Job, device: str = "cpu", report: Report | None = None) -> checkpoi
 
 
 class _Loop:
-    def __init__(self, job: Job, device: str) -> None:
+    def __init__(self, job: Job, device: str, notice: Callable[[], Notice]) -> None:
         self._job = job
         self._config = job.config.train
+        self._notice = notice
+        self._warned = False
         self._rank = distributed.get_rank() if world_size() > 1 else 0
+        self._fetch_start()
         opened = weights.open_folder(job.start)
         tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(opened.clip))
         settings = encoder.eval_settings(opened)
         self._stepper = Stepper(opened.clip, self._config, device, tokens)
-        found = checkpoint.latest(job.checkpoints)
-        self._progress = checkpoint.load(found, opened.clip, self._stepper.optimizer) if found else checkpoint.Progress()
+        self._progress = self._resume()
         data = job.config.data
-        self._validate = Validation(job.pairs, data.val_pairs, settings, tokens, data.cache_mb)
-        self._feed = Feed(job.pairs, data, encoder.side(settings), self._config.seed, self._rank, world_size())
+        self._validate = Validation(
+            PairsReader(job.source, job.index("val"), keep=2), data.val_pairs, settings, tokens, data.cache_mb
+        )
+        self._feed = Feed(job.source, job.index("train"), self._feed_settings(encoder.side(settings)))
         self._plan = Plan(job.rows, self._config)
         self._log = MetricsLog(job.out, self._progress.seen) if self._rank == 0 else None
+        self._writer = checkpoint.Writer(job.checkpoints, self._config.keep_checkpoints, job.mirror)
         self._meter = _Meter()
         self._losses = torch.zeros((), device=device)
 
+    def _fetch_start(self) -> None:
+        """On a machine that doesn't see the output folder of the others, the store has what is needed."""
+        job = self._job
+        if not (job.start / weights.CONFIG).is_file() and job.mirror is not None:
+            job.mirror.fetch(job.start.name, job.checkpoints)
+
+    def _resume(self) -> checkpoint.Progress:
+        """Stand where the newest checkpoint that the first worker finds was taken."""
+        job = self._job
+        found = checkpoint.newest(job.checkpoints, job.mirror) if self._rank == 0 else None
+        name = _from_first(found)
+        if name is None:
+            return checkpoint.Progress()
+        return checkpoint.load(checkpoint.find(job.checkpoints, name, job.mirror), self._stepper, job.identity)
+
+    def _feed_settings(self, size: int) -> FeedSettings:
+        config, cuda = self._job.config, self._stepper.device.startswith("cuda")
+        broken = self._job.broken_file(self._rank)
+        return FeedSettings(config.data, size, config.train.seed, self._rank, world_size(), cuda, broken)
+
     def close(self) -> None:
         self._feed.__exit__()
+        self._writer.close()
         if self._log:
             self._log.close()
 
     def run(self, report: Report) -> checkpoint.Progress:
         if self._time_share() >= 1:
             return self._progress
-        for batch in self._meter.timed(self._feed.batches(self._plan.batches(self._progress.seen))):
+        batches = on_device(self._feed.batches(self._plan.batches(self._progress.seen)), self._stepper.device)
+        for batch in self._meter.timed(batches):
             result = self._step(batch)
-            if self._progress.steps % self._config.log_every == 0:
+            logged = self._progress.steps % self._config.log_every == 0
+            if logged:
                 self._log_step(batch.spec, result)
             if batch.spec.ends_epoch:
                 report(self._end_epoch(batch.spec))
                 if self._time_share() >= 1:
                     break
             elif self._checkpoint_due(batch.spec):
-                self._settle()
                 self._save()
+            if logged or world_size() == 1:
+                self._heed()
+        self._writer.finish()
         return self._progress
+
+    def _heed(self) -> None:
+        """Save at once when any worker's machine is about to go."""
+        heard = Notice(_most(int(self._notice()), self._stepper.device))
+        if heard is Notice.NONE or (heard is Notice.LEAVING and self._warned):
+            return
+        self._warned = True
+        self._save()
+        self._writer.finish()
+        if heard is Notice.STOP:
+            raise StoppedError(f"told to stop after {self._progress.seen} pairs; saved: start the same command again to go on")
 
     def _step(self, batch: Batch) -> StepResult:
         seen = self._progress.seen
         lr = self._plan.learning_rate(seen, self._time_share())
-        seed = int(np.random.SeedSequence((self._config.seed, seen, self._rank)).generate_state(1)[0])
+        seed = int(np.random.SeedSequence((self._config.seed, seen)).generate_state(1)[0])
         result = self._stepper.step(batch.pixels, batch.captions, lr, seed)
         self._losses += result.loss
         self._progress.seen = batch.spec.seen
         self._progress.steps += 1
         self._progress.epoch_steps += 1
+        if result.incident and self._log:
+            self._log.note(batch.spec.seen, result.incident)
         return result
 
     def _time_share(self) -> float:
@@ -140,7 +232,8 @@ class _Loop:
         self._progress.seconds += seconds
 
     def _end_epoch(self, spec: BatchSpec) -> dict[str, float]:
-        found = self._validate(self._stepper.clip, self._stepper.device)
+        with self._averaged():
+            found = self._validate(self._stepper.clip, self._stepper.device)
         self._settle()
         state = self._progress
         loss = state.loss_sum / state.epoch_steps
@@ -152,18 +245,32 @@ class _Loop:
         self._save()
         return entry
 
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """With the moving average of the weights in place of the weights, where there is one to be exported."""
+        clip, ema = self._stepper.clip, self._stepper.ema
+        if ema is None or not self._config.export_ema:
+            yield
+            return
+        live = [parameter.detach().clone() for parameter in clip.parameters()]
+        ema.copy_to(clip)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(clip.parameters(), live, strict=True):
+                    parameter.copy_(value)
+
     def _checkpoint_due(self, spec: BatchSpec) -> bool:
         every = self._config.checkpoint_every
         size = spec.stop - spec.start
         return every is not None and spec.seen // every > (spec.seen - size) // every
 
     def _save(self) -> None:
-        """Rank 0 writes; the others wait, so that a checkpoint is what every worker has reached."""
+        """Rank 0 copies what there is to main memory; its writer does the rest while training goes on."""
+        self._settle()
         if self._rank == 0:
-            stepper = self._stepper
-            checkpoint.save(self._job.checkpoints, self._progress, stepper.clip, stepper.optimizer, self._config.keep_checkpoints)
-        if world_size() > 1:
-            distributed.barrier()
+            self._writer.put(checkpoint.snapshot(self._progress, self._stepper, self._job.identity))
 
 
 class _Meter:
@@ -189,7 +296,8 @@ class _Meter:
     def read(self, seen: int) -> dict[str, float]:
         now = time.perf_counter()
         pace = (seen - (self._seen or 0)) / max(1e-9, now - self._since)
-        found = {"pairs_per_second": round(pace, 2), "data_wait_seconds": round(self._waited, 4)}
+        waited = {"data_wait_seconds": round(self._waited, 4), "data_wait_share": round(self._waited / (now - self._since), 4)}
+        found = {"pairs_per_second": round(pace, 2), **waited}
         self._since, self._waited, self._seen = now, 0.0, seen
         return found
 
@@ -209,3 +317,21 @@ def _mean(value: torch.Tensor) -> float:
     total = value.detach().clone()
     distributed.all_reduce(total)
     return float(total) / world_size()
+
+
+def _most(value: int, device: str) -> int:
+    """The largest of all workers' numbers."""
+    if world_size() == 1:
+        return value
+    held = torch.tensor(value, device=device)
+    distributed.all_reduce(held, op=distributed.ReduceOp.MAX)
+    return int(held)
+
+
+def _from_first(value: T) -> T:
+    """What the first worker holds."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    distributed.broadcast_object_list(held, src=0)
+    return held[0]

@@ -18,40 +18,48 @@ from biomedray import cluster
 from biomedray.artifacts import Manifest, write_atomic
 from biomedray.errors import UserError, WorkError
 from biomedray.train import watch
-from biomedray.train.fit import Job, fit
-from biomedray.train.plan import Plan
+from biomedray.train.fit import Job, Notice, fit
+from biomedray.train.plan import Plan, Workers
 from biomedray.train.prepare import check, finish, prepare
 from biomedray.train.presets import TrainConfig
 
-_MAX_FAILURES = 3
+# A lone worker steps more often than Ray wants to be asked whether its machine is to go.
+_ASK_SECONDS = 1.0
 
 
-def train(pairs: Path, out: Path, config: TrainConfig, workers: int = 1, progress: bool = True) -> Manifest:
+def train(
+    pairs: Path | str,
+    out: Path,
+    config: TrainConfig,
+    workers: int | str = 1,
+    progress: bool = True,
+    storage: str | None = None,
+) -> Manifest:
     """Train on a pairs artifact into a model folder; see the room's front door."""
+    wanted = Workers.of(workers)
     # The controller looks for reports this often, and a report waits for it (2 s by default).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    rows = check(pairs, out, config, workers)
+    checked = check(pairs, out, config, wanted)
     cluster.start()
-    use_gpu = _placement(workers)
-    job = prepare(pairs, out, config, rows)
+    use_gpu = _placement(wanted)
+    job = prepare(out, config, checked, storage)
     total = Plan(job.rows, config.train).total_samples
     with watch.progress_bar(job.out / watch.METRICS, total) if progress else contextlib.nullcontext():
-        _run(job, workers, use_gpu)
-    return finish(job, workers)
+        _run(job, wanted, use_gpu)
+    return finish(job, wanted)
 
 
-def _placement(workers: int) -> bool:
+def _placement(workers: Workers) -> bool:
     """Whether workers get a GPU each; refuses more workers than the cluster can ever hold."""
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray's own signature
     gpus, cpus = int(found.get("GPU", 0)), int(found.get("CPU", 0))
-    if gpus and workers > gpus:
-        raise UserError(f"--workers {workers}: the cluster has {gpus} GPUs; ask for {gpus} or fewer")
-    if workers > cpus:
-        raise UserError(f"--workers {workers}: the cluster has {cpus} CPUs; ask for {cpus} or fewer")
+    for kind, count in (("GPUs", gpus), ("CPUs", cpus)):
+        if count and workers.least > count:
+            raise UserError(f"--workers {workers}: the cluster has {count} {kind}; ask for {count} or fewer")
     return gpus > 0
 
 
-def _run(job: Job, workers: int, use_gpu: bool) -> None:
+def _run(job: Job, workers: Workers, use_gpu: bool) -> None:
     # Ray keeps notes of its own about a run and would go on from them; where we stand is what our
     # checkpoints say, so each start is a new run to Ray and its notes go afterwards.
     notes = job.checkpoints / "ray"
@@ -59,11 +67,11 @@ def _run(job: Job, workers: int, use_gpu: bool) -> None:
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"job": job},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_resources(use_gpu)),
+        scaling_config=_scaling(workers, use_gpu),
         run_config=ray.train.RunConfig(
             name=f"run-{time.time_ns()}",
             storage_path=str(notes),
-            failure_config=ray.train.FailureConfig(max_failures=_MAX_FAILURES),
+            failure_config=ray.train.FailureConfig(max_failures=job.config.train.max_failures),
         ),
     )
     failure = _failure(job)
@@ -76,6 +84,12 @@ def _run(job: Job, workers: int, use_gpu: bool) -> None:
         shutil.rmtree(notes, ignore_errors=True)
     if failure.is_file():
         raise WorkError(f"training failed: {failure.read_text()}")
+
+
+def _scaling(workers: Workers, use_gpu: bool) -> Any:
+    """Elastic workers are started again, fewer or more of them, when machines go or come; what they share is a checkpoint."""
+    count: Any = (workers.least, workers.most) if workers.elastic else workers.least
+    return ray.train.ScalingConfig(num_workers=count, use_gpu=use_gpu, resources_per_worker=_resources(use_gpu))
 
 
 def _failure(job: Job) -> Path:
@@ -94,11 +108,26 @@ def _worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     try:
-        fit(job, str(ray.train.torch.get_device()), report=ray.train.report)
-    except WorkError as error:
+        fit(job, str(ray.train.torch.get_device()), ray.train.report, _Watch(context.get_world_size()))
+    except (WorkError, UserError) as error:
         write_atomic(_failure(job), str(error))
         if context.get_world_size() > 1:
             raise  # the others wait for this worker; raising ends them, and their new start ends at once
+
+
+class _Watch:
+    """Asks Ray whether the machine of one of the workers is about to be taken away; all workers ask at the same steps."""
+
+    def __init__(self, world: int) -> None:
+        self._alone = world == 1
+        self._asked = 0.0
+
+    def __call__(self) -> Notice:
+        now = time.monotonic()
+        if self._alone and now - self._asked < _ASK_SECONDS:
+            return Notice.NONE
+        self._asked = now
+        return Notice.NONE if ray.train.get_preemption_info() is None else Notice.LEAVING
 
 
 def _reason(error: BaseException) -> str:

@@ -22,6 +22,53 @@ class BatchSpec:
     ends_epoch: bool
 
 
+@dataclass(frozen=True)
+class Workers:
+    """How many workers share a batch; from ``least`` to ``most``, as machines come and go."""
+
+    least: int
+    most: int
+
+    @classmethod
+    def of(cls, given: int | str | Workers) -> Workers:
+        """From ``2`` or ``1-4``.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if isinstance(given, Workers):
+            return given
+        first, dash, last = str(given).partition("-")
+        try:
+            found = cls(int(first), int(last if dash else first))
+        except ValueError:
+            raise UserError(f"--workers {given}: give a number, or the fewest and the most: --workers 1-4") from None
+        if not 1 <= found.least <= found.most:
+            raise UserError(f"--workers {given}: at least 1, and the smaller number first")
+        return found
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number may change while the run goes on."""
+        return self.least < self.most
+
+    def check(self, batch_sizes: list[int]) -> None:
+        """Refuse batches that can't be dealt out evenly, which the loss over all workers' pairs wants.
+
+        Raises:
+            UserError: there is one; the line says what would fit.
+        """
+        counts = range(self.least, self.most + 1)
+        for size in batch_sizes:
+            if uneven := [count for count in counts if size % count]:
+                multiple = math.lcm(*counts)
+                fits = f"{max(multiple, size // multiple * multiple)} fits all of {self}" if self.elastic else "choose another"
+                raise UserError(f"train.batch_size {size}: not a multiple of {uneven[0]} workers; {fits}")
+
+    def __str__(self) -> str:
+        return f"{self.least}-{self.most}" if self.elastic else str(self.least)
+
+
 class Plan:
     """Which batches a run of ``rows`` train pairs consists of; rows that fill no batch are left out of an epoch."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from biomedray.config import Config
 from biomedray.errors import UserError
 from biomedray.model.settings import ModelConfig
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+
+
+# Settings that change speed, memory or what is written, but no result: a run may go on with other values of them.
+FREE: dict[str, JsonValue] = {"identity": False}
 
 
 class DataConfig(Config):
@@ -23,11 +27,22 @@ class DataConfig(Config):
     """Width over height of a random crop before it is resized to a square."""
     window_row_groups: int = Field(default=16, ge=1)
     """Row groups (of some 128 pairs) that are shuffled among each other; twice as many are held in memory."""
-    threads: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1, json_schema_extra=FREE)
     """Threads of each worker that decode images."""
-    prefetch_batches: int = Field(default=4, ge=1)
+    prefetch_batches: int = Field(default=4, ge=1, json_schema_extra=FREE)
     """Batches that are prepared ahead."""
-    cache_mb: int = Field(default=1024, ge=0)
+    read_threads: int = Field(default=2, ge=1, json_schema_extra=FREE)
+    """Threads of each worker that read row groups ahead, from disk or a store."""
+    text: Literal["caption", "citance_instead", "citance_after", "panel"] = "caption"
+    """caption: the caption alone. citance_instead, citance_after: for ``citance_share`` of the samples, drawn anew each
+    epoch, a sentence that cites the figure stands in for the caption, or follows it. panel: rows that have a
+    ``subcaption`` and a ``bbox`` give that part of the picture and of the caption."""
+    citance_share: float = Field(default=0.3, ge=0, le=1)
+    """Share of the samples with citances that show one; see ``text``."""
+    broken_images: Literal["stop", "skip"] = "stop"
+    """A picture that can't be decoded: stop with its pair_id, or take another row in its place (the same at any
+    number of workers) and name it in ``broken.jsonl``."""
+    cache_mb: int = Field(default=1024, ge=0, json_schema_extra=FREE)
     """Memory of each worker for reduced images; what fits is decoded once. Changes no result."""
     val_pairs: int = Field(default=10_000, ge=1)
     """Most pairs of the val split that the validation after each epoch looks at."""
@@ -56,20 +71,40 @@ class LoopConfig(Config):
     """Largest norm of the gradient; None: no limit."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on a GPU that has it, else fp32."""
-    grad_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
+    grad_checkpointing: bool | Literal["auto"] = Field(default="auto", json_schema_extra=FREE)
+    """Recompute activations in the backward pass: less memory, a third more work. auto: of as many layers as memory asks for."""
+    micro_batch: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
+    """Pairs that a worker takes through the towers at a time; the gradient is that of the whole batch. None: what fits."""
+    memory_gb: float | None = Field(default=None, gt=0, json_schema_extra=FREE)
+    """Memory (GiB) of each worker that a step may take, weights and optimiser included. None: most of what is free."""
+    loss: Literal["infonce", "siglip"] = "infonce"
+    """infonce: cross entropy both ways over the batch, as CLIP. siglip: a yes or no for every picture with every text."""
+    loss_tile: int = Field(default=2048, ge=1, json_schema_extra=FREE)
+    """Side of the largest matrix of similarities that a worker holds; a larger batch goes by tiles of it."""
+    compile: bool = Field(default=False, json_schema_extra=FREE)
+    """torch.compile for the layers of both towers: minutes at the start, then faster on a GPU."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Keep an exponential moving average of the weights, of this decay a step. None: no."""
+    export_ema: bool = True
+    """Where there is such an average, it is what validation sees and what the model folder holds at the end."""
+    guard_skips: int = Field(default=10, ge=0)
+    """Batches in 1,000 steps that may be left out because loss or gradient is not finite, or the loss leaps; more end the run."""
+    guard_spike: float | None = Field(default=4.0, gt=1)
+    """A loss this many times its running mean (and 1 more) counts as a leap. None: only what is not finite does."""
     seed: int = 0
     """Decides initial weights, order, crops and dropout."""
     max_seconds: float | None = Field(default=None, gt=0)
     """Stop after the epoch in which this much training time has passed. The learning rate then falls with the
     time if that runs faster than the epochs, so that a slow machine ends well too; None: no limit, and a run
     that repeats exactly."""
-    log_every: int = Field(default=10, ge=1)
+    log_every: int = Field(default=10, ge=1, json_schema_extra=FREE)
     """Steps between lines of metrics.jsonl."""
-    checkpoint_every: int | None = Field(default=None, ge=1)
+    checkpoint_every: int | None = Field(default=None, ge=1, json_schema_extra=FREE)
     """Pairs between checkpoints within an epoch; None: only after each epoch."""
-    keep_checkpoints: int = Field(default=2, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1, json_schema_extra=FREE)
     """Newest checkpoints that stay on disk."""
+    max_failures: int = Field(default=3, ge=-1, json_schema_extra=FREE)
+    """How often Ray replaces workers that died before the run fails; -1: always. Preempted machines don't count."""
 
 
 class TrainConfig(Config):
@@ -78,6 +113,16 @@ class TrainConfig(Config):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: LoopConfig = LoopConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what comes out; two runs with the same ones may go on from each other's checkpoints."""
+        sections: dict[str, Config] = {"model": self.model, "data": self.data, "train": self.train}
+        return {name: _decisive(section) for name, section in sections.items()}
+
+
+def _decisive(section: Config) -> dict[str, Any]:
+    fields = type(section).model_fields
+    return {name: value for name, value in section.resolved().items() if fields[name].json_schema_extra != FREE}
 
 
 def smoke() -> TrainConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from biomedray import pixels
 from biomedray.errors import WorkError
 from biomedray.model import features
 from biomedray.model.loss import world_size
-from biomedray.train.feed import PairsReader
+from biomedray.train.rows import PairsReader
 from biomedray.train.step import Tokenize
 
 _BATCH = 64
@@ -27,14 +26,14 @@ _MIB = 1 << 20
 class Validation:
     """The val split of a run; preprocessed images stay in memory if they fit."""
 
-    def __init__(self, pairs: Path, limit: int, settings: dict[str, Any], tokenize: Tokenize, cache_mb: int):
-        self._reader = PairsReader(pairs, "val", keep=2)
+    def __init__(self, reader: PairsReader, limit: int, settings: dict[str, Any], tokenize: Tokenize, cache_mb: int):
+        self._reader = reader
         self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         self._tokenize = tokenize
         self._room = cache_mb * _MIB
         self._kept: dict[tuple[int, int], tuple[torch.Tensor, str]] = {}
         rank = distributed.get_rank() if world_size() > 1 else 0
-        rows = [(group, row) for group, size in enumerate(self._reader.sizes) for row in range(size)][:limit]
+        rows = [(group, row) for group, size in enumerate(self._reader.sizes) for row in range(int(size))][:limit]
         self._count = len(rows)
         # Every worker takes equally many; the last ones go round to the beginning again.
         share = -(-len(rows) // world_size())
@@ -63,7 +62,8 @@ class Validation:
     def _row(self, key: tuple[int, int]) -> tuple[torch.Tensor, str]:
         if key in self._kept:
             return self._kept[key]
-        pair_id, data, caption = self._reader.row(*key)
+        row = self._reader.row(*key)
+        pair_id, data, caption = row["pair_id"], row["image"], row["caption"]
         try:
             image = self._transform(pixels.decode(data)[0])
         except pixels.PixelError as error:

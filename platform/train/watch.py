@@ -35,6 +35,12 @@ class MetricsLog:
             if name not in ("samples_seen", "kind"):
                 self._board.add_scalar(f"{values['kind']}/{name}", value, values["samples_seen"])
 
+    def note(self, seen: int, text: str) -> None:
+        """A line about something out of the ordinary."""
+        self._file.write(json.dumps({"kind": "note", "samples_seen": seen, "text": text}) + "\n")
+        self._file.flush()
+        self._board.add_text("note", text, seen)
+
     def close(self) -> None:
         """End the files."""
         self._file.close()
@@ -99,6 +105,8 @@ def _last_line(path: Path) -> dict[str, Any] | None:
 
 
 def _note(line: dict[str, Any]) -> str:
+    if line["kind"] == "note":
+        return str(line["text"])
     epoch = f"epoch {line['epoch'] + 1}"
     if line["kind"] == "step":
         return f"{epoch}, loss {line['loss']:.3f}, {line['pairs_per_second']:.0f} pairs/s"

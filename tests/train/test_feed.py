@@ -6,17 +6,21 @@ import pytest
 import torch
 
 from biomedray.errors import UserError, WorkError
-from biomedray.train.feed import Feed, PairsReader, count_rows
+from biomedray.train.feed import Feed, FeedSettings
 from biomedray.train.plan import Plan
 from biomedray.train.presets import DataConfig, LoopConfig
+from biomedray.train.rows import PairsReader, count_rows, index_rows
+from biomedray.train.source import Source
 
 SIZE = 32
 DATA = DataConfig(window_row_groups=3, crop_scale=(0.5, 1.0))
 
 
 def batches(pairs, seen=0, rank=0, world=1, data=DATA, epochs=2):
-    plan = Plan(count_rows(pairs, "train"), LoopConfig(epochs=epochs, batch_size=24))
-    with Feed(pairs, data, SIZE, seed=0, rank=rank, world=world) as feed:
+    source = Source.of(pairs)
+    index = index_rows(source, "train")
+    plan = Plan(index.rows, LoopConfig(epochs=epochs, batch_size=24))
+    with Feed(source, index, FeedSettings(data, SIZE, 0, rank, world)) as feed:
         return list(feed.batches(plan.batches(seen)))
 
 
@@ -35,7 +39,7 @@ def test_shape_and_coverage(pairs, whole):
     assert len(whole) == 10
     assert whole[0].pixels.shape == (24, SIZE, SIZE, 3)
     assert whole[0].pixels.dtype == torch.uint8
-    reader = PairsReader(pairs, "train")
+    reader = PairsReader(Source.of(pairs), index_rows(Source.of(pairs), "train"))
     every = sorted(reader.captions(1000))
     assert sorted(caption for batch in whole[:5] for caption in batch.captions) == every
     assert [b.captions for b in whole[:5]] != [b.captions for b in whole[5:]]
@@ -75,4 +79,4 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "part.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(UserError, match="not a Parquet file"):
-        count_rows(tmp_path, "train")
+        count_rows(Source.of(tmp_path), "train")

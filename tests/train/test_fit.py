@@ -30,7 +30,7 @@ def settings(*more):
 
 
 def job_of(pairs, out, config):
-    return prepare(pairs, out, config, check(pairs, out, config, 1))
+    return prepare(out, config, check(pairs, out, config))
 
 
 def weights_of(folder):
@@ -62,7 +62,18 @@ def test_metrics_hold_a_line_a_step(unbroken):
     lines = read_lines(unbroken[0] / METRICS)
     steps = [line for line in lines if line["kind"] == "step"]
     assert [line["samples_seen"] for line in steps] == [40, 80, 120, 160, 200, 240]
-    wanted = {"kind", "samples_seen", "step", "epoch", "loss", "lr", "logit_scale", "pairs_per_second", "data_wait_seconds"}
+    wanted = {
+        "kind",
+        "samples_seen",
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "logit_scale",
+        "pairs_per_second",
+        "data_wait_seconds",
+        "data_wait_share",
+    }
     assert all(set(line) == wanted for line in steps)
     assert list((unbroken[0] / "logs").glob("events.*"))
 
@@ -193,8 +204,8 @@ def test_a_tower_that_breaks_on_reading_leaves_nothing_taken(pairs, tmp_path):
     config = settings(f"model.text_tower={tower}")
     out = tmp_path / "model"
     with pytest.raises(UserError, match="its tokenizer cannot be read"):
-        prepare(pairs, out, config, check(pairs, out, config, 1))
-    assert not any(out.iterdir())
+        prepare(out, config, check(pairs, out, config))
+    assert not out.exists() or not any(out.iterdir())
 
 
 def test_defaults_of_the_loop_need_no_preset():

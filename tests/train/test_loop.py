@@ -41,7 +41,7 @@ def expected(pairs, tmp_path_factory):
     out = tmp_path_factory.mktemp("unbroken") / "model"
     before = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)  # as the workers do
-    job = prepare(pairs, out, CONFIG, check(pairs, out, CONFIG, 1))
+    job = prepare(out, CONFIG, check(pairs, out, CONFIG))
     fit(job)
     torch.set_num_threads(before)
     return weights(out), finish(job, 1)
