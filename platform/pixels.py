@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from biomedray.frames import gif_frames, tiff_frames
+from biomedray.headers import plain_jpeg, png_may_turn
 from biomedray.records import Reason
 
 MAX_PIXELS = 100_000_000
@@ -48,7 +49,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _ORIENTATION = 0x0112
 # A progressive JPEG has about ten scans, each a pass over the whole area; hostile ones have thousands.
 _MAX_SCANS = 100
@@ -94,6 +94,8 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     Raises:
         PixelError: empty, not one of FORMATS, damaged, or larger than ``max_pixels``.
     """
+    if header := _plain_header(data, max_pixels):
+        return header
     image, header, _ = _open_leniently(data, max_pixels)
     image.close()
     return header
@@ -114,15 +116,18 @@ def examine(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PI
     is laid on white, the first frame of several is taken.
 
     Flags: truncated (cut off or damaged, decoded as far as it goes), damaged (a JPEG with errors inside
-    that decodes to its end), exif_rotated, cmyk, lab, ycbcr, hsv, high_depth, alpha, palette, multi_frame.
+    that decodes to its end), exif_rotated, cmyk, lab, ycbcr, hsv, high_depth, alpha, transparent (who drops
+    the alpha channel sees another picture), palette, multi_frame.
 
     Raises:
         PixelError: as ``read_header``, or nothing can be decoded.
     """
+    if (plain := _plain_header(data, max_pixels)) and (fast := _fast_jpeg(data, plain, short_side)):
+        return plain, _to_rgb(fast, plain, []), []
     image, header, tolerant = _open_leniently(data, max_pixels)
     flags: list[str] = []
     try:
-        pixels = _fast_jpeg(data, image, short_side) if header.format == "JPEG" else None
+        pixels = _fast_jpeg(data, header, short_side) if header.format == "JPEG" else None
         if pixels is None:
             image, truncated = _load_leniently(data, image, header, short_side, tolerant)
             damaged = header.format == "JPEG" and header.mode in ("RGB", "L")
@@ -138,6 +143,15 @@ def examine(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PI
 
 
 # ---- header
+
+
+def _plain_header(data: bytes, max_pixels: int) -> Header | None:
+    """The header of a JPEG that needs no Pillow: most figures are one."""
+    if not data.startswith(b"\xff\xd8\xff") or (plain := plain_jpeg(data)) is None:
+        return None
+    if problem := _too_large(data, "JPEG", (plain.width, plain.height), max_pixels):
+        raise PixelError(Reason.IMAGE_TOO_LARGE, problem)
+    return Header("JPEG", plain.width, plain.height, plain.mode, 1)
 
 
 def _open_leniently(data: bytes, max_pixels: int) -> tuple[Image.Image, Header, bool]:
@@ -168,21 +182,22 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise PixelError(Reason.UNDECODABLE, f"the header of this {kind} is damaged or of a kind that can't be read") from None
     except Exception as error:  # noqa: BLE001  # as in examine
         raise PixelError(Reason.UNDECODABLE, _line(error)) from None
-    problem = _too_large(data, image, max_pixels)
+    problem = _too_large(data, str(image.format), image.size, max_pixels)
     if problem:
         image.close()
         raise PixelError(Reason.IMAGE_TOO_LARGE, problem)
     return image
 
 
-def _too_large(data: bytes, image: Image.Image, max_pixels: int) -> str | None:
-    area = image.width * image.height
+def _too_large(data: bytes, kind: str, size: tuple[int, int], max_pixels: int) -> str | None:
+    width, height = size
+    area = width * height
     if area > max_pixels:
-        return f"{image.width} x {image.height} pixels, the limit is {max_pixels}"
-    if image.format in ("JPEG", "MPO") and area * len(data) > _MAX_SCANNED * _SCAN_BYTES:
+        return f"{width} x {height} pixels, the limit is {max_pixels}"
+    if kind in ("JPEG", "MPO") and area * len(data) > _MAX_SCANNED * _SCAN_BYTES:
         scans = data.count(b"\xff\xda")
         if scans > _MAX_SCANS and scans * area > _MAX_SCANNED:
-            return f"{scans} scans of {image.width} x {image.height} pixels"
+            return f"{scans} scans of {width} x {height} pixels"
     return None
 
 
@@ -203,7 +218,7 @@ def _frames(data: bytes, image: Image.Image) -> int:
 
 def _orientation(data: bytes, image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
-    if image.format == "PNG" and not any(marker in data for marker in _PNG_EXIF):
+    if image.format == "PNG" and not png_may_turn(data):
         return 1  # Pillow decodes the whole picture to see whether something follows it
     value: object = 1
     with suppress(Exception):
@@ -224,16 +239,16 @@ def _is_deep(data: bytes, image: Image.Image) -> bool:
 # ---- pixels
 
 
-def _fast_jpeg(data: bytes, image: Image.Image, short_side: int | None) -> Image.Image | None:
+def _fast_jpeg(data: bytes, header: Header, short_side: int | None) -> Image.Image | None:
     """A grey or RGB JPEG without a single complaint of libjpeg; None where Pillow has to look at it."""
-    if image.mode not in ("RGB", "L"):
+    if header.mode not in ("RGB", "L"):
         return None
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != image.size:
+        if (width, height) != (header.width, header.height):
             return None
         side = short_side or 0
-        space = "GRAY" if image.mode == "L" else "RGB"
+        space = "GRAY" if header.mode == "L" else "RGB"
         array = simplejpeg.decode_jpeg(data, space, min_height=side, min_width=side)
     except (ValueError, MemoryError):
         return None
@@ -295,7 +310,9 @@ def _to_rgb(image: Image.Image, header: Header, flags: list[str]) -> Image.Image
         flags.append("palette")
     if image.mode in _ALPHA or "transparency" in image.info:
         flags.append("alpha")
-        return _on_white(image)
+        picture, transparent = _on_white(image)
+        flags += ["transparent"] if transparent else []
+        return picture
     return image if image.mode == "RGB" and type(image) is Image.Image else image.convert("RGB")
 
 
@@ -306,12 +323,15 @@ def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
     return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    result = Image.new("RGB", image.size)
+def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture on white, and whether that is another one than its colours alone."""
+    result, differs = Image.new("RGB", image.size, "white"), False
     for box in _strips(image.size):
         layer = image.crop(box).convert("RGBA")
-        result.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
-    return result
+        colours, alpha = layer.convert("RGB"), layer.getchannel("A")
+        result.paste(colours, box, None if alpha.getextrema()[0] == 255 else alpha)
+        differs = differs or ImageChops.difference(colours, result.crop(box)).getbbox() is not None
+    return result, differs
 
 
 def _window(image: Image.Image) -> Image.Image:

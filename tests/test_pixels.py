@@ -86,7 +86,7 @@ def test_transparency_lies_on_white():
     layer = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image, flags = decode(encoded(layer, "PNG"))
     assert image.getpixel((4, 4)) == (255, 255, 255)
-    assert flags == ["alpha"]
+    assert flags == ["alpha", "transparent"]
 
 
 def test_exif_turns_and_cmyk_are_flagged():
@@ -285,3 +285,16 @@ def test_deep_colour_is_flagged():
     pixels, flags = decode(plain[:8] + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     assert flags == ["high_depth"]
     assert np.array_equal(np.asarray(pixels), np.asarray(gradient()))
+
+
+def test_transparent_is_what_looks_different_without_its_alpha_channel():
+    layer = Image.new("RGBA", (30, 20), (10, 20, 30, 255))
+    assert decode(encoded(layer, "PNG"))[1] == ["alpha"]
+    layer.putpixel((3, 3), (255, 255, 255, 0))
+    assert decode(encoded(layer, "PNG"))[1] == ["alpha"]
+    layer.putpixel((4, 4), (0, 0, 0, 0))
+    image, flags = decode(encoded(layer, "PNG"))
+    assert flags == ["alpha", "transparent"]
+    assert image.getpixel((4, 4)) == (255, 255, 255)
+    half = Image.new("RGBA", (2, 1), (0, 0, 0, 128))
+    assert decode(encoded(half, "PNG"))[0].getpixel((0, 0)) == (127, 127, 127)

@@ -197,7 +197,8 @@ def _pictures(units: Iterable[Unit]) -> dict[tuple[str, int], list[Unit]]:
 def _choose(alternatives: list[Unit], media: Media, config: IngestConfig) -> Iterator[Decision]:
     """The best of the alternatives that can be read becomes the pair; those of lower rank were not needed."""
     chosen: str | None = None
-    for unit in sorted(alternatives, key=lambda u: _preference(u, media)):
+    in_order = sorted(alternatives, key=lambda u: _preference(u, media)) if len(alternatives) > 1 else alternatives
+    for unit in in_order:
         assert unit.href is not None
         if chosen is not None:
             yield unit, (Reason.ALTERNATIVE_NOT_CHOSEN, f"{chosen} was chosen")

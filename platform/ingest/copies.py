@@ -8,6 +8,8 @@ header --readable everywhere--> None
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from PIL import Image, ImageChops
 
@@ -17,6 +19,8 @@ from biomedray.pixels import Header, PixelError, decode
 _FOREIGN_FORMATS = {"TIFF", "BMP"}
 _PLAIN_MODES = {"1", "L", "P", "RGB", "RGBA", "LA", "PA"}
 _PROBE_SIDE = 1024
+# Below this a picture stays PNG; up to the other it is its own probe.
+_SMALL, _WHOLE = 10_000, 2 * _PROBE_SIDE**2
 # Photographs take 1.2 to 2.5 bytes a pixel as PNG, drawings far below one.
 _PHOTO_BYTES = 1.0
 _MAX_JPEG_SIDE = 65_500
@@ -26,42 +30,35 @@ _MAX_PNG_PIXELS = 4_000_000
 _PNG_LEVEL = 3
 
 
-def decodable_copy(data: bytes, header: Header, pixels: Image.Image | None, max_pixels: int) -> bytes | None:
+@dataclass(frozen=True)
+class Looked:
+    """A picture that was decoded already: ``pixels`` perhaps at a smaller scale, and what was found on the way."""
+
+    header: Header
+    pixels: Image.Image
+    flags: Sequence[str]
+
+
+def decodable_copy(data: bytes, looked: Looked, max_pixels: int) -> bytes | None:
     """The picture as ``pixels.decode`` shows it, at full size, as PNG or JPEG; the same bytes give the same copy.
 
-    ``pixels`` is the picture where it was decoded already, perhaps at a smaller scale. None where the original
-    will do or nothing decodes.
+    None where the original will do or nothing decodes.
     """
+    header = looked.header
     foreign = header.format in _FOREIGN_FORMATS or header.mode not in _PLAIN_MODES
-    if not foreign and not header.alpha:
-        return None
-    plain = None if foreign else _without_alpha(data, header)
-    if not foreign and plain is None:
+    if not foreign and "transparent" not in looked.flags:
         return None
     try:
-        full = _full_size(data, header, pixels, max_pixels)
+        full = _full_size(data, looked, max_pixels)
     except PixelError:
-        return None
-    if plain is not None and ImageChops.difference(plain, full).getbbox() is None:
         return None
     return _encode(full, lossy=header.format == "JPEG")
 
 
-def _full_size(data: bytes, header: Header, pixels: Image.Image | None, max_pixels: int) -> Image.Image:
-    if pixels is not None and sorted(pixels.size) == sorted((header.width, header.height)):
-        return pixels
+def _full_size(data: bytes, looked: Looked, max_pixels: int) -> Image.Image:
+    if sorted(looked.pixels.size) == sorted((looked.header.width, looked.header.height)):
+        return looked.pixels
     return decode(data, None, max_pixels)[0]
-
-
-def _without_alpha(data: bytes, header: Header) -> Image.Image | None:
-    """What a reader sees that drops transparency, as most do; None where nothing is transparent, or a strict one sees nothing."""
-    try:
-        with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
-            layer = image.convert("RGBA") if image.mode != "RGBA" else image
-            lowest = layer.getchannel("A").getextrema()[0]
-            return None if lowest == 255 or header.orientation != 1 else image.convert("RGB")
-    except Exception:  # noqa: BLE001  # what a decoder raises on damaged bytes is no concern here: others will fail as well
-        return None
 
 
 def _grey_if_grey(picture: Image.Image) -> Image.Image:
@@ -71,19 +68,37 @@ def _grey_if_grey(picture: Image.Image) -> Image.Image:
 
 
 def _encode(picture: Image.Image, lossy: bool) -> bytes:
-    small = picture.width * picture.height <= _MAX_PNG_PIXELS
-    picture = _grey_if_grey(picture) if small else picture
-    if max(picture.size) <= _MAX_JPEG_SIDE and (lossy or not small or _is_photo(picture)):
-        return _saved(picture, "JPEG", quality=95, subsampling=0)
-    return _saved(picture, "PNG", compress_level=_PNG_LEVEL)
+    jpeg = max(picture.size) <= _MAX_JPEG_SIDE
+    if jpeg and (lossy or _area(picture) > _MAX_PNG_PIXELS):
+        return _as_jpeg(picture)
+    picture = _grey_if_grey(picture) if _area(picture) <= _MAX_PNG_PIXELS else picture
+    if not jpeg or _area(picture) <= _SMALL:
+        return _as_png(picture, _PNG_LEVEL)
+    # A picture not much larger than a probe of it is encoded at once.
+    probe = picture if _area(picture) <= _WHOLE else _middle(picture)
+    encoded = _as_png(probe, _PNG_LEVEL if probe is picture else 1)
+    if len(encoded) > _PHOTO_BYTES * _area(probe):
+        return _as_jpeg(picture)
+    return encoded if probe is picture else _as_png(picture, _PNG_LEVEL)
 
 
-def _is_photo(picture: Image.Image) -> bool:
-    """By how badly its middle compresses: one megapixel tells, whatever the size of the whole."""
+def _area(picture: Image.Image) -> int:
+    return picture.width * picture.height
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """One megapixel tells how badly a picture compresses, whatever the size of the whole."""
     width, height = min(picture.width, _PROBE_SIDE), min(picture.height, _PROBE_SIDE)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    probe = picture.crop((left, top, left + width, top + height))
-    return width * height > 10_000 and len(_saved(probe, "PNG", compress_level=1)) > _PHOTO_BYTES * width * height
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _as_jpeg(picture: Image.Image) -> bytes:
+    return _saved(picture, "JPEG", quality=95, subsampling=0)
+
+
+def _as_png(picture: Image.Image, level: int) -> bytes:
+    return _saved(picture, "PNG", compress_level=level)
 
 
 def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:

@@ -12,12 +12,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import cast
 from urllib.parse import unquote
 
 from PIL import Image
 
-from biomedray.ingest.copies import decodable_copy
+from biomedray.ingest.copies import Looked, decodable_copy
 from biomedray.ingest.quality import Quality, measure, shrink
 from biomedray.ingest.settings import IngestConfig
 from biomedray.pixels import Header, PixelError, examine, read_header
@@ -173,9 +173,8 @@ def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
     Raises:
         PixelError: not an image, too large, a thumbnail, undecodable or blank.
     """
-    header, pixels, flags, quality = _look(data, config) if config.verify_decode else _glance(data, config)
-    if _lies(name, header.format):
-        flags = ["format_mismatch", *flags]
+    looked, quality = _look(data, config) if config.verify_decode else (None, Quality())
+    header, flags = (looked.header, looked.flags) if looked else (_glance(data, config), ())
     return FigureImage(
         name=name,
         data=data,
@@ -185,23 +184,20 @@ def inspect_image(name: str, data: bytes, config: IngestConfig) -> FigureImage:
         mode=header.mode,
         frames=header.frames,
         sha256=hashlib.sha256(data).hexdigest(),
-        flags=tuple(flags),
+        flags=(*(("format_mismatch",) if _lies(name, header.format) else ()), *flags),
         quality=quality,
-        copy=decodable_copy(data, header, pixels, config.max_pixels) if config.verify_decode else None,
+        copy=decodable_copy(data, looked, config.max_pixels) if looked else None,
     )
 
 
-Look: TypeAlias = tuple[Header, Image.Image | None, list[str], Quality]
-
-
-def _glance(data: bytes, config: IngestConfig) -> Look:
+def _glance(data: bytes, config: IngestConfig) -> Header:
     """The header alone."""
     header = read_header(data, config.max_pixels)
     _check_size(header)
-    return header, None, [], Quality()
+    return header
 
 
-def _look(data: bytes, config: IngestConfig) -> Look:
+def _look(data: bytes, config: IngestConfig) -> tuple[Looked, Quality]:
     """The one decode of an image: scaled, strict first."""
     header, pixels, flags = examine(data, _SCALED_SIDE, config.max_pixels)
     _check_size(header)
@@ -212,7 +208,7 @@ def _look(data: bytes, config: IngestConfig) -> Look:
         if "truncated" in flags:
             raise PixelError(Reason.UNDECODABLE, f"cut off or damaged before the first of {size}")
         raise PixelError(Reason.BLANK_IMAGE, f"one colour on all of {size}")
-    return header, pixels, flags, measure(small, grey)
+    return Looked(header, pixels, flags), measure(small, grey)
 
 
 def _check_size(header: Header) -> None:

@@ -11,6 +11,7 @@ import html.entities
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -166,6 +167,7 @@ def _recover(xml: bytes) -> Element | None:
     return None
 
 
+@cache
 def _parser(recover: bool) -> etree.XMLParser:
     return etree.XMLParser(
         resolve_entities=False,
@@ -175,6 +177,7 @@ def _parser(recover: bool) -> etree.XMLParser:
         huge_tree=False,  # keeps libxml2's bounds on depth, on a text's length and on entity amplification
         remove_comments=True,
         remove_pis=True,
+        collect_ids=False,
         recover=recover,
     )
 

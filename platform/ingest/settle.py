@@ -52,10 +52,11 @@ def data_files(root: Path, part: int) -> list[Path]:
 def gather(out: Path, part: int) -> None:
     """Write a part's image features and works under ``settle/``; may be repeated."""
     root = root_of(out, part)
-    tables = [pq.read_table(path, columns=_FEATURES, partitioning=None) for path in data_files(root, part)]
+    # A table's reader takes longer to set up, as a dataset, than to read these few columns.
+    tables = [pq.ParquetFile(path).read(columns=_FEATURES) for path in data_files(root, part)]
     rows = pa.concat_tables(tables) if tables else PAIR_SCHEMA.empty_table().select(_FEATURES)
     _write(out / FOLDER / "images" / f"{part_name(part)}.parquet", _features(rows))
-    works = pq.read_table(root / "ledger" / f"{part_name(part)}.parquet")
+    works = pq.ParquetFile(root / "ledger" / f"{part_name(part)}.parquet").read()
     _write(out / FOLDER / "works" / f"{part_name(part)}.parquet", works.filter(works["split"].is_valid()))
 
 

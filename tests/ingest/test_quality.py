@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from biomedray.ingest.images import inspect_image
-from biomedray.ingest.quality import Quality, colourfulness, entropy, perceptual_hash, shrink
+from biomedray.ingest.quality import Quality, colourfulness, entropy, perceptual_hashes, shrink
 from biomedray.ingest.quality import measure as measure_small
 from biomedray.ingest.settings import IngestConfig
 
@@ -50,14 +50,15 @@ def _panels(*pictures: Image.Image, gap: int = 12) -> Image.Image:
 def test_hash_is_that_of_imagehash(width: int, height: int, seed: int, kind: str) -> None:
     make = {"noise": lambda: _noise((width, height), seed), "flat": lambda: Image.new("RGB", (width, height), (seed % 256, 9, 9))}
     picture = make.get(kind, lambda: _plot((width, height)))()
-    assert perceptual_hash(picture) == str(imagehash.phash(picture))
-    assert perceptual_hash(picture.convert("L")) == str(imagehash.phash(picture))
+    expected = str(imagehash.phash(picture, 8, highfreq_factor=8)), str(imagehash.phash(picture, 16))
+    assert perceptual_hashes(picture) == expected
+    assert perceptual_hashes(picture.convert("L")) == expected
 
 
 def test_columns_are_of_the_shrunken_picture() -> None:
     picture = _noise((1300, 900))
     assert shrink(picture).size == (186, 129)
-    assert measure(picture).phash == str(imagehash.phash(shrink(picture).convert("L").reduce(2)))
+    assert measure(picture).phash == str(imagehash.phash(shrink(picture).convert("L").reduce(2), 8, highfreq_factor=8))
 
 
 def test_entropy_of_known_histograms() -> None:

@@ -1,0 +1,74 @@
+"""What a walk over a file's segments tells of a JPEG or PNG: Pillow takes 0.2 ms for the one and decodes the other whole."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_ALL_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MODES = {1: "L", 3: "RGB"}
+_NO_LENGTH = frozenset((0x01, *range(0xD0, 0xDA), 0xFF, 0x00))
+_SCAN = 0xDA
+# APP1 holds Exif or XMP, which may turn the picture; APP2 an ICC profile, or the index of several pictures (MPF).
+_APP1, _APP2 = 0xE1, 0xE2
+_MAX_SEGMENTS = 1_000
+_PLAIN_CHUNKS = (b"IDAT", b"IHDR", b"PLTE")
+_XMP = b"XML:com.adobe.xmp\0"
+_MAX_CHUNKS = 100_000
+
+
+class PlainJpeg(NamedTuple):
+    """What the frame header says, as Pillow would: ``mode`` is L or RGB."""
+
+    width: int
+    height: int
+    mode: str
+
+
+def plain_jpeg(data: bytes) -> PlainJpeg | None:
+    """Size and mode of an 8-bit grey or colour JPEG without Exif, XMP or further pictures (ITU T.81, annex B).
+
+    None for every other file, and for one whose segments are off: those are for Pillow to look at.
+    """
+    found: PlainJpeg | None = None
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or at + 4 > len(data):
+            return None
+        marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _NO_LENGTH or marker == _APP1 or size < 2:
+            return None
+        body = at + 4
+        if marker == _APP2 and data[body : body + 4] == b"MPF\0":
+            return None
+        if marker in _ALL_FRAMES and (found or not (found := _frame(marker, data[body : body + 6]))):
+            return None
+        if marker == _SCAN:
+            return found
+        at += 2 + size
+    return None
+
+
+def _frame(marker: int, head: bytes) -> PlainJpeg | None:
+    """Precision, height, width, number of components; None where Pillow would see more than L or RGB of 8 bits."""
+    if marker not in _FRAMES or len(head) < 6 or head[0] != 8:
+        return None
+    height, width, mode = int.from_bytes(head[1:3], "big"), int.from_bytes(head[3:5], "big"), _MODES.get(head[5])
+    return PlainJpeg(width, height, mode) if mode and width and height else None
+
+
+def png_may_turn(data: bytes) -> bool:
+    """Whether a PNG has a chunk that could hold an orientation: eXIf, a raw profile, or XMP that names one (or is compressed)."""
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if len(kind) < 4 or kind == b"IEND":
+            return False
+        if kind not in _PLAIN_CHUNKS:
+            body = data[at + 8 : at + 8 + size]
+            if kind == b"eXIf" or body.startswith(b"Raw profile type exif"):
+                return True
+            if body.startswith(_XMP) and (b"Orientation" in body or body[len(_XMP) :][:1] == b"\1"):
+                return True
+        at += 12 + size
+    return True
