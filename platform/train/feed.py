@@ -44,6 +44,7 @@ class Batch:
     pixels: torch.Tensor
     """[n, S, S, 3] uint8."""
     captions: list[str]
+    pair_ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Feed:
         Raises:
             WorkError: an image of the artifact can't be decoded (the line names the pair), or a file can't be read.
         """
-        ahead: deque[tuple[BatchSpec, torch.Tensor, list[Future[str]]]] = deque()
+        ahead: deque[tuple[BatchSpec, torch.Tensor, list[Future[Texts]]]] = deque()
         for part in self._announced(specs):
             ahead.append(self._submit(part))
             if len(ahead) > self._settings.data.prefetch_batches:
@@ -159,7 +160,7 @@ class Feed:
             self._orders[epoch] = EpochOrder(self.reader.sizes, window, self._settings.seed, epoch)
         return self._orders[epoch]
 
-    def _submit(self, part: _Part) -> tuple[BatchSpec, torch.Tensor, list[Future[str]]]:
+    def _submit(self, part: _Part) -> tuple[BatchSpec, torch.Tensor, list[Future[Texts]]]:
         size = self._settings.size
         batch = torch.empty((len(part.rows), size, size, 3), dtype=torch.uint8, pin_memory=self._settings.pin)
         places = batch.numpy()
@@ -167,8 +168,8 @@ class Feed:
         work = [self._pool.submit(self._sample, part.spec, at, (row[0], row[1]), places[i]) for i, (at, row) in enumerate(pairs)]
         return part.spec, batch, work
 
-    def _sample(self, spec: BatchSpec, position: int, key: _Key, place: Pixels) -> str:
-        """Put the picture of a sample in its place; its text."""
+    def _sample(self, spec: BatchSpec, position: int, key: _Key, place: Pixels) -> Texts:
+        """Put the picture of a sample in its place; its id, and the text drawn for it as the caption."""
         try:
             image, texts = self._reduced(spec, position, key)
         finally:
@@ -177,7 +178,9 @@ class Feed:
         # The leading numbers keep crops and texts apart from the order, which draws from (seed, epoch).
         place[...] = random_crop(image, self._crop, generator(1, seed, epoch, position))
         data = self._settings.data
-        return texts.caption if data.text == "caption" else draw(texts, data, generator(2, seed, epoch, position))
+        if data.text == "caption" or not texts.citances:
+            return texts
+        return replace(texts, caption=draw(texts, data, generator(2, seed, epoch, position)))
 
     def _reduced(self, spec: BatchSpec, position: int, key: _Key) -> tuple[Pixels, Texts]:
         try:
@@ -206,8 +209,14 @@ class Feed:
 
     def _record(self, error: _BrokenImageError) -> None:
         if self._settings.broken is not None:
-            with self._note, self._settings.broken.open("a") as file:
-                file.write(json.dumps({"pair_id": error.pair_id, "detail": error.detail}) + "\n")
+            with self._note:
+                record_broken(self._settings.broken, error.pair_id, error.detail)
+
+
+def record_broken(file: Path, pair_id: str, detail: str) -> None:
+    """Name a picture that was skipped."""
+    with file.open("a") as lines:
+        lines.write(json.dumps({"pair_id": pair_id, "detail": detail}) + "\n")
 
 
 class _BrokenImageError(Exception):
@@ -257,5 +266,6 @@ def _arrived(batch: Batch, there: Any) -> Batch:
     return batch
 
 
-def _collect(spec: BatchSpec, batch: torch.Tensor, samples: list[Future[str]]) -> Batch:
-    return Batch(spec, batch, [sample.result() for sample in samples])
+def _collect(spec: BatchSpec, batch: torch.Tensor, samples: list[Future[Texts]]) -> Batch:
+    found = [sample.result() for sample in samples]
+    return Batch(spec, batch, [texts.caption for texts in found], [texts.pair_id for texts in found])

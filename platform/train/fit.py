@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from biomedray.model import encoder, features, tokenizer, weights
 from biomedray.model.loss import world_size
 from biomedray.records import Split
 from biomedray.train import checkpoint
-from biomedray.train.feed import BROKEN, Batch, Feed, FeedSettings, on_device
+from biomedray.train.feed import BROKEN, Batch, Feed, FeedSettings, on_device, record_broken
 from biomedray.train.mirror import Mirror
 from biomedray.train.plan import BatchSpec, Plan
 from biomedray.train.presets import TrainConfig
@@ -129,7 +130,12 @@ class _Loop:
         self._progress = self._resume()
         data = job.config.data
         self._validate = Validation(
-            PairsReader(job.source, job.index("val"), keep=2), data.val_pairs, settings, tokens, data.cache_mb
+            PairsReader(job.source, job.index("val"), keep=2),
+            data.val_pairs,
+            settings,
+            tokens,
+            data.cache_mb,
+            partial(record_broken, job.broken_file(self._rank)) if data.broken_images == "skip" else None,
         )
         self._feed = Feed(job.source, job.index("train"), self._feed_settings(encoder.side(settings)))
         self._plan = Plan(job.rows, self._config)

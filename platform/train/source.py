@@ -42,12 +42,19 @@ class Source:
         return is_remote(self.address)
 
     def files(self, split: Split) -> list[str]:
-        """Parquet files of a split below the address, in order of name."""
+        """Parquet files of a split below the address, in order of name.
+
+        Raises:
+            UserError: the store doesn't list them (a web server must show an index page of the folder).
+        """
         folder = f"data/split={split}"
         if not self.remote:
             return [f"{folder}/{path.name}" for path in sorted(Path(self.address, folder).glob("*.parquet"))]
         filesystem, base = open_filesystem(self.address)
-        found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
+        try:
+            found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
+        except Exception as error:  # noqa: BLE001  # each file system raises errors of its own
+            raise UserError(f"{self.address}: {folder} cannot be listed ({first_line(error)})") from None
         return [f"{folder}/{name}" for name in sorted(entry.base_name for entry in found) if name.endswith(".parquet")]
 
     def open(self, name: str) -> Any:
@@ -59,6 +66,8 @@ class Source:
         if not self.remote:
             return pa.OSFile(str(Path(self.address, name)))
         filesystem, base = open_filesystem(self.address)
+        if isinstance(filesystem, fs.PyFileSystem):  # pyarrow's way asks first and then says of any trouble "not found"
+            return pa.PythonFile(filesystem.handler.fs.open(f"{base}/{name}", "rb"), mode="r")
         return filesystem.open_input_file(f"{base}/{name}")
 
     def manifest(self) -> Manifest:
@@ -97,10 +106,11 @@ def _read_once(address: str, name: str) -> bytes:
         with Source(address).open(name) as file:
             data: bytes = file.read()
             return data
-    except FileNotFoundError:
-        raise UserError(f"{address}: not a pairs artifact (no {name})") from None
     except Exception as error:  # noqa: BLE001  # each file system raises errors of its own; all mean that it can't be read
-        raise UserError(f"{address}: cannot be read ({first_line(error)}); check the address and the credentials") from None
+        cause = error.__cause__ or error  # fsspec says of a server that is down that the file is not there
+        if isinstance(cause, FileNotFoundError):
+            raise UserError(f"{address}: not a pairs artifact (no {name})") from None
+        raise UserError(f"{address}: cannot be read ({first_line(cause)}); check the address and the credentials") from None
 
 
 @lru_cache(maxsize=32)

@@ -20,6 +20,7 @@ _PANELS = ("subcaption", "bbox")
 class Texts:
     """What may be said of a picture."""
 
+    pair_id: str
     caption: str
     citances: tuple[str, ...] = ()
 
@@ -46,7 +47,7 @@ def index_for(source: Source, data: DataConfig) -> RowIndex:
 def texts_of(row: dict[str, Any]) -> Texts:
     """The texts of a row of the pairs."""
     citances = tuple(citance["text"] for citance in row.get("citances") or () if citance["text"])
-    return Texts(row.get("subcaption") or row["caption"], citances)
+    return Texts(row["pair_id"], row.get("subcaption") or row["caption"], citances)
 
 
 def box_of(row: dict[str, Any]) -> tuple[float, float, float, float] | None:

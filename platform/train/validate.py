@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch import distributed
 from torch.nn import functional
 
@@ -26,10 +27,19 @@ _MIB = 1 << 20
 class Validation:
     """The val split of a run; preprocessed images stay in memory if they fit."""
 
-    def __init__(self, reader: PairsReader, limit: int, settings: dict[str, Any], tokenize: Tokenize, cache_mb: int):
+    def __init__(
+        self,
+        reader: PairsReader,
+        limit: int,
+        settings: dict[str, Any],
+        tokenize: Tokenize,
+        cache_mb: int,
+        skip: Callable[[str, str], None] | None = None,
+    ):
         self._reader = reader
         self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         self._tokenize = tokenize
+        self._skip = skip
         self._room = cache_mb * _MIB
         self._kept: dict[tuple[int, int], tuple[torch.Tensor, str]] = {}
         rank = distributed.get_rank() if world_size() > 1 else 0
@@ -67,7 +77,10 @@ class Validation:
         try:
             image = self._transform(pixels.decode(data)[0])
         except pixels.PixelError as error:
-            raise WorkError(f"pair {pair_id}: its image cannot be decoded ({error}); ingest the articles again") from None
+            if self._skip is None:
+                raise WorkError(f"pair {pair_id}: its image cannot be decoded ({error}); ingest the articles again") from None
+            self._skip(pair_id, str(error))
+            image = self._transform(Image.new("RGB", (8, 8)))  # a miss, so that scores stay over the same pairs
         if image.nbytes <= self._room:
             self._room -= image.nbytes
             self._kept[key] = (image, caption)

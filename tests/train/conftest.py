@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +61,9 @@ def pair_row(number: int, split: str, image: bytes, caption: str) -> dict[str, o
         "width": 96,
         "height": 96,
         "flags": [],
-        "citances": [],
+        "citances": [
+            {"section": "Results", "text": f"Sentence {n} about {number}.", "start": 0, "end": 8} for n in range(number % 3)
+        ],
         "caption_markup": [],
         "n_tokens": 9,
     }
@@ -113,3 +119,32 @@ def break_image() -> Callable[[Path], Path]:
         return folder
 
     return make
+
+
+def _beside(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def http(pairs: Path) -> Iterator[Any]:
+    """The parent of the toy pairs over HTTP."""
+    with _beside(Path(__file__).with_name("servers.py")).serving(pairs.parent) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(pairs: Path) -> Iterator[Callable[[str], str]]:
+    """moto's S3 with the toy pairs in it; gives the address of a key."""
+    servers = _beside(Path(__file__).parents[1] / "ingest" / "servers.py")
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with pytest.MonkeyPatch.context() as patch, servers.moto_bucket(pairs.parent, "figures") as address:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        place = address.removeprefix("http://")
+        yield lambda key: f"s3://figures/{key}?endpoint_override={place}&scheme=http&region=us-east-1"
