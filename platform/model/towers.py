@@ -1,13 +1,14 @@
-"""New models: a configuration, a text tower and captions become a model folder with fresh weights.
+"""New models: a configuration, a text tower and captions become a model folder with fresh or pretrained weights.
 
-text_tower=None  a vocabulary from the captions; the configuration's text tower, new
-text_tower=DIR   a Hugging Face BERT folder: config.json + tokenizer [+ weights]
-text_tower=NAME  the same from the Hugging Face hub
+text_tower=DIR   a Hugging Face BERT folder: config.json + tokenizer [+ weights]; NAME: the same from the hub
+text_tower=None  the configuration's text tower: CLIP's own BPE where it is OpenAI's, else a vocabulary from the captions
+init_from=MODEL  a whole model, with another image size, context or patch dropout if the settings say so
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import nn
 
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError
-from biomedray.model import catalogue, weights
+from biomedray.model import bert, catalogue, pretrained, weights
 from biomedray.model.settings import ModelConfig
 from biomedray.model.tokenizer import make_vocabulary
 
@@ -30,19 +31,32 @@ def check(config: ModelConfig) -> None:
     """Refuse, before any work is done, a model that can't be made.
 
     Raises:
-        UserError: unknown configuration, missing or incomplete text tower, size without a trunk.
+        UserError: unknown configuration, missing or incomplete text tower or weights, size without a trunk.
     """
     if config.init_from is not None:
-        weights.find(config.init_from)
+        _check_going_on(config)
         return
     model_cfg = _model_cfg(config)
     if config.text_tower is not None:
         _check_tower(config.text_tower)
-    if config.image_weights not in (None, "timm") and not Path(str(config.image_weights)).is_file():
-        raise UserError(f"model.image_weights {config.image_weights}: no such file")
-    context = model_cfg["text_cfg"]["context_length"]
-    if "hf_model_name" in model_cfg["text_cfg"] and context > _bert_config(config)["max_position_embeddings"]:
-        raise UserError(f"model.context_length {context}: the text tower has fewer positions")
+    pretrained.check(config)
+    if "hf_model_name" in model_cfg["text_cfg"]:
+        _check_positions(model_cfg["text_cfg"]["context_length"], _bert_config(config)["max_position_embeddings"])
+
+
+def _check_going_on(config: ModelConfig) -> None:
+    weights.find(str(config.init_from))
+    given = [name for name in ("text_tower", "image_weights", "clip_weights") if getattr(config, name) is not None]
+    # The presets name towers; what starts from a whole model has no use for them, so only clip_weights is a contradiction.
+    if "clip_weights" in given:
+        raise UserError("model.clip_weights: model.init_from brings all weights; give only one of them")
+
+
+def _check_positions(context: int, positions: int) -> None:
+    if context > positions:
+        raise UserError(
+            f"model.context_length {context}: the text tower has only {positions} positions; set it to {positions} or less"
+        )
 
 
 def initialise(config: ModelConfig, captions: Iterable[str], folder: Path, seed: int) -> None:
@@ -53,8 +67,7 @@ def initialise(config: ModelConfig, captions: Iterable[str], folder: Path, seed:
     """
     check(config)
     if config.init_from is not None:
-        opened = weights.open_folder(config.init_from)
-        weights.export(folder, opened.clip, opened.config, weights.find(config.init_from))
+        _go_on(config, folder, seed)
         return
     with tempfile.TemporaryDirectory(prefix="biomedray-text-") as name:
         text = Path(name)
@@ -62,10 +75,30 @@ def initialise(config: ModelConfig, captions: Iterable[str], folder: Path, seed:
         _text_files(config, model_cfg["text_cfg"], captions, text)
         torch.manual_seed(seed)
         clip = build(model_cfg, text)
-        _pretrained(config, clip)
-        weights.export(
-            folder, clip, {"model_cfg": model_cfg, "preprocess_cfg": catalogue.read(config.name)["preprocess_cfg"]}, text
-        )
+        pretrained.load(config, clip, model_cfg["vision_cfg"].get("timm_model_name", ""))
+        preprocess_cfg = catalogue.read(config.name)["preprocess_cfg"]
+        weights.export(folder, clip, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, text)
+
+
+def _go_on(config: ModelConfig, folder: Path, seed: int) -> None:
+    """A copy of a whole model, its position tables resampled where the settings ask for another size."""
+    opened = weights.open_folder(str(config.init_from))
+    source = weights.find(str(config.init_from))
+    before = opened.config["model_cfg"]
+    model_cfg = _changed(before, config)
+    if model_cfg == before:
+        weights.export(folder, opened.clip, opened.config, source)
+        return
+    old: Any = opened.clip
+    with tempfile.TemporaryDirectory(prefix="biomedray-text-") as name:
+        text = Path(name)
+        weights.copy_text_files(source, opened.clip, text)
+        if (text / bert.CONFIG).is_file():
+            _check_positions(model_cfg["text_cfg"]["context_length"], old.text.config.max_position_embeddings)
+        torch.manual_seed(seed)
+        clip = build(model_cfg, text)
+        pretrained.put(clip, pretrained.resized(old.state_dict(), clip), f"model.init_from {config.init_from}")
+        weights.export(folder, clip, {**opened.config, "model_cfg": model_cfg}, text)
 
 
 def build(model_cfg: dict[str, Any], text_files: Path | None = None, device: str = "cpu") -> nn.Module:
@@ -82,26 +115,45 @@ def build(model_cfg: dict[str, Any], text_files: Path | None = None, device: str
 
 def _model_cfg(config: ModelConfig) -> dict[str, Any]:
     model_cfg = catalogue.read(config.name)["model_cfg"]
-    text_cfg, vision_cfg = model_cfg["text_cfg"], model_cfg["vision_cfg"]
     if config.text_tower is not None:
-        name = config.text_tower
-        text_cfg = {"hf_model_name": name, "hf_tokenizer_name": name, **_HF_HEAD, "context_length": text_cfg["context_length"]}
+        name, context = config.text_tower, model_cfg["text_cfg"].get("context_length", 77)
+        text_cfg = {"hf_model_name": name, "hf_tokenizer_name": name, **_HF_HEAD, "context_length": context}
+        model_cfg = {**model_cfg, "text_cfg": text_cfg}
+    return _changed(model_cfg, config)
+
+
+def _changed(model_cfg: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """A configuration with the sizes that the settings ask for."""
+    text_cfg, vision_cfg = dict(model_cfg["text_cfg"]), dict(model_cfg["vision_cfg"])
     if config.context_length is not None:
-        text_cfg = {**text_cfg, "context_length": config.context_length}
+        text_cfg["context_length"] = config.context_length
     if config.patch_dropout:
-        vision_cfg = {**vision_cfg, "patch_dropout": config.patch_dropout}
+        if not _is_vit(vision_cfg):
+            raise UserError(f"model.patch_dropout {config.patch_dropout}: only a ViT has patches to leave out; set it to 0")
+        vision_cfg["patch_dropout"] = config.patch_dropout
     return {**model_cfg, "text_cfg": text_cfg, "vision_cfg": _sized(vision_cfg, config.image_size)}
+
+
+def _is_vit(vision_cfg: dict[str, Any]) -> bool:
+    if "timm_model_name" in vision_cfg:
+        return "vit" in str(vision_cfg["timm_model_name"])
+    return isinstance(vision_cfg.get("layers"), int)
 
 
 def _sized(vision_cfg: dict[str, Any], size: int | None) -> dict[str, Any]:
     """Another input size: a ViT of timm exists per size, and open_clip can't resize one on loading."""
     if size is None or size == vision_cfg["image_size"]:
         return vision_cfg
+    if "timm_model_name" not in vision_cfg:
+        step = vision_cfg["patch_size"] or 32  # open_clip's own ViTs and ResNets take any multiple
+        if size % step:
+            raise UserError(f"model.image_size {size}: not a multiple of {step}; set it to {size - size % step + step}")
+        return {**vision_cfg, "image_size": size}
     import timm
 
     trunk = vision_cfg["timm_model_name"]
     if trunk.startswith("vit_"):
-        trunk = trunk.removesuffix("_224") + f"_{size}"
+        trunk = re.sub(r"_\d+$", f"_{size}", trunk)
         if not timm.list_models(trunk):
             raise UserError(f"model.image_size {size}: timm has no {trunk}; ViTs come at 224 and 384 pixels")
     return {**vision_cfg, "timm_model_name": trunk, "image_size": size}
@@ -113,10 +165,12 @@ def _check_tower(name: str) -> None:
         if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
             raise UserError(f"model.text_tower {name}: no such folder (nor a name on the Hugging Face hub)")
         return
-    if not (folder / weights.BERT_CONFIG).is_file():
-        raise UserError(f"model.text_tower {name}: no {weights.BERT_CONFIG} in it")
+    if not (folder / bert.CONFIG).is_file():
+        raise UserError(f"model.text_tower {name}: no {bert.CONFIG} in it")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         raise UserError(f"model.text_tower {name}: no tokenizer in it (tokenizer.json or vocab.txt)")
+    with tempfile.TemporaryDirectory(prefix="biomedray-text-") as scratch:
+        _text_files(ModelConfig(text_tower=name), {}, (), Path(scratch))
 
 
 def _bert_config(config: ModelConfig) -> dict[str, Any]:
@@ -138,44 +192,27 @@ def _bert_config(config: ModelConfig) -> dict[str, Any]:
 def _text_files(config: ModelConfig, text_cfg: dict[str, Any], captions: Iterable[str], folder: Path) -> None:
     """Put the tokenizer, and a BERT's config.json, into ``folder``; set what depends on them."""
     if config.text_tower is not None:
-        _save_tower_text(config.text_tower, folder)
-        write_atomic(folder / weights.BERT_CONFIG, json.dumps(_bert_config(config), indent=2, default=str) + "\n")
+        values = _bert_config(config)
+        _save_tower_text(config.text_tower, folder, values["vocab_size"], values.get("pad_token_id", 0))
+        # Under its own name, so that a folder for the hub can name the tower as others know it.
+        values = {**values, "_name_or_path": config.text_tower}
+        write_atomic(folder / bert.CONFIG, json.dumps(values, indent=2, default=str) + "\n")
         return
+    if "hf_model_name" not in text_cfg and "hf_tokenizer_name" not in text_cfg:
+        return  # open_clip's SimpleTokenizer: CLIP's own BPE, which needs no file
     size = make_vocabulary(captions, config.vocab_size, folder)
     if "hf_model_name" in text_cfg:
-        write_atomic(folder / weights.BERT_CONFIG, json.dumps({**catalogue.bert_base(), "vocab_size": size}, indent=2) + "\n")
+        write_atomic(folder / bert.CONFIG, json.dumps({**catalogue.bert_base(), "vocab_size": size}, indent=2) + "\n")
     else:
         text_cfg["vocab_size"] = size
 
 
-def _save_tower_text(name: str, folder: Path) -> None:
+def _save_tower_text(name: str, folder: Path, words: int, pad_id: int) -> None:
     from transformers import AutoTokenizer
 
     try:
-        AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer.save_pretrained(folder)
     except Exception as error:  # noqa: BLE001  # as in _bert_config
         raise UserError(f"model.text_tower {name}: its tokenizer cannot be read ({str(error).splitlines()[0]})") from None
-
-
-def _pretrained(config: ModelConfig, clip: nn.Module) -> None:
-    model: Any = clip
-    if config.text_tower is not None:
-        folder = Path(config.text_tower)
-        if not folder.is_dir() or weights.has_weights(folder):
-            weights.load_text_weights(clip, config.text_tower)
-    if config.image_weights is not None:
-        _load_trunk(model.visual.trunk, config)
-
-
-def _load_trunk(trunk: nn.Module, config: ModelConfig) -> None:
-    import timm
-    from timm.models import load_checkpoint
-
-    name = _model_cfg(config)["vision_cfg"]["timm_model_name"]
-    try:
-        if config.image_weights == "timm":
-            trunk.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
-        else:
-            load_checkpoint(trunk, str(config.image_weights), strict=False)
-    except Exception as error:  # noqa: BLE001  # download and file errors of many kinds
-        raise UserError(f"model.image_weights {config.image_weights}: {str(error).splitlines()[0]}") from None
+    weights.check_vocabulary(f"model.text_tower {name}", tokenizer, words, pad_id)

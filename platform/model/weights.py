@@ -5,7 +5,7 @@ open_clip_config.json + open_clip_model.safetensors + tokenizer files [+ config.
 open_clip 3.3 takes weights and tokenizer from the folder itself, but asks ``hf_model_name`` of the
 configuration for the BERT's ``config.json``, and only an absolute path is sure to be found. ``export``
 therefore writes the folder's own path there, ``open_folder`` always puts the present one in its place,
-and ``relocate`` rewrites it for a plain open_clip after a move.
+``relocate`` rewrites it for a plain open_clip after a move, and ``for_hub`` puts the tower's public name back.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.hf_model import HFTextEncoder
 from safetensors.torch import save_file
 from torch import nn
 
 from biomedray.artifacts import atomic_path, fingerprint, is_finished, write_atomic
 from biomedray.errors import UserError
+from biomedray.model import bert
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
-BERT_CONFIG = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
 _LOCAL = "local-dir:"
@@ -39,7 +40,7 @@ _HUB_FILES = [
     "open_clip_pytorch_model.bin",
     "*.txt",
     "*token*.json",
-    BERT_CONFIG,
+    bert.CONFIG,
 ]
 _WEIGHT_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
@@ -64,11 +65,19 @@ def find(spec: str | Path) -> Path:
         UserError: nothing there, no configuration or weights in it, an unfinished run.
     """
     text = str(spec)
-    folder = _fetch(text.removeprefix(_HUB)) if text.startswith(_HUB) else Path(text.removeprefix(_LOCAL))
+    folder = _fetch(text.removeprefix(_HUB)) if text.startswith(_HUB) else _snapshot(Path(text.removeprefix(_LOCAL)))
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder")
     _require(folder)
     return folder.resolve()
+
+
+def _snapshot(folder: Path) -> Path:
+    """A folder of the hub's own cache (models--org--name) stands for the snapshot that its main branch names."""
+    main = folder / "refs" / "main"
+    if not main.is_file() or (folder / CONFIG).is_file():
+        return folder
+    return folder / "snapshots" / main.read_text().strip()
 
 
 def _require(folder: Path) -> None:
@@ -108,10 +117,45 @@ def open_folder(spec: str | Path, device: str = "cpu") -> OpenedModel:
         with _patched(folder, config) as view:
             clip = open_clip.create_model(f"{_LOCAL}{view}", device=device)
             tokenizer = open_clip.get_tokenizer(f"{_LOCAL}{view}")
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001  # whatever open_clip, timm, transformers and torch find wrong with the files
         line = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(f"{folder}: not a model that open_clip can load: {line}") from None
+    _check_text(folder, clip, tokenizer)
     return OpenedModel(clip.eval(), config, tokenizer, _identity(folder, config))
+
+
+def _check_text(folder: Path, clip: Any, tokenizer: Any) -> None:
+    """Tokenizer and text tower belong together, and a caption's positions are all there."""
+    inner, text = getattr(tokenizer, "tokenizer", None), clip.text if hasattr(clip, "text") else clip
+    if inner is not None and isinstance(text, HFTextEncoder):
+        check_vocabulary(str(folder), inner, text.vocab_size, text.config.pad_token_id)
+    elif inner is not None:
+        check_vocabulary(str(folder), inner, text.vocab_size)
+    if tokenizer.context_length > text.context_length:
+        raise UserError(
+            f"{folder}: context_length {tokenizer.context_length}, but its text tower has only {text.context_length} positions; "
+            f"set context_length in {CONFIG} to {text.context_length} or less"
+        )
+
+
+def check_vocabulary(what: str, tokenizer: Any, words: int, pad_id: int | None = None) -> None:
+    """Refuse a tokenizer that gives ids which a text tower of so many ``words`` has no embedding for.
+
+    Raises:
+        UserError: they don't belong together.
+    """
+    if len(tokenizer) > words:
+        raise UserError(
+            f"{what}: its tokenizer has {len(tokenizer)} words, but its text tower only {words}; "
+            "put the tokenizer there that the tower was trained with"
+        )
+    if pad_id is not None and tokenizer.pad_token_id != pad_id:
+        raise UserError(
+            f"{what}: its tokenizer pads with {tokenizer.pad_token_id}, but its text tower ignores {pad_id}; "
+            f"set pad_token_id in {bert.CONFIG} to {tokenizer.pad_token_id}"
+        )
 
 
 def _require_tokenizer(folder: Path, model_cfg: dict[str, Any]) -> None:
@@ -126,15 +170,23 @@ def _patched(folder: Path, config: dict[str, Any]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="biomedray-model-") as name:
         view = Path(name)
         for path in folder.iterdir():
-            if path.is_file() and path.name != CONFIG:
+            if path.is_file() and path.name not in (CONFIG, bert.CONFIG):
                 (view / path.name).symlink_to(path)
-        (view / CONFIG).write_text(json.dumps(_pointing_to(config, folder)))
+        tower = config["model_cfg"].get("text_cfg", {}).get("hf_model_name")
+        if tower is not None:
+            (view / bert.CONFIG).write_text(json.dumps(bert.config_of(folder, tower, weights_file(folder))))
+        (view / CONFIG).write_text(json.dumps(_pointing_to(config, view)))
         yield view
+
+
+def weights_file(folder: Path) -> Path:
+    """The file of a model folder that open_clip takes the weights from."""
+    return next(folder / name for name in _WEIGHT_NAMES if (folder / name).is_file())
 
 
 def _pointing_to(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     text_cfg = config["model_cfg"].get("text_cfg", {})
-    if "hf_model_name" not in text_cfg or not (folder / BERT_CONFIG).is_file():
+    if "hf_model_name" not in text_cfg:
         return config
     text_cfg = {**text_cfg, "hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_model_pretrained": False}
     return {**config, "model_cfg": {**config["model_cfg"], "text_cfg": text_cfg}}
@@ -158,14 +210,47 @@ def export(folder: Path, clip: nn.Module, config: dict[str, Any], text_files: Pa
     ``config`` is ``{"model_cfg", "preprocess_cfg"}``; ``text_files`` a folder with the tokenizer
     (and the BERT's config.json, if the text tower is one). The configuration is written last.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*TOKENIZER_FILES, BERT_CONFIG):
-        if (text_files / name).is_file():
-            write_atomic(folder / name, (text_files / name).read_bytes())
+    copy_text_files(text_files, clip, folder)
     tensors = {key: value.detach().cpu().float().contiguous() for key, value in clip.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
     write_atomic(folder / CONFIG, json.dumps(_pointing_to(config, folder.resolve()), indent=2) + "\n")
+
+
+def copy_text_files(source: Path, clip: Any, folder: Path) -> None:
+    """The tokenizer of a model folder, and the config.json of its BERT, which the hub's folders lack."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*TOKENIZER_FILES, bert.CONFIG):
+        if (source / name).is_file():
+            write_atomic(folder / name, (source / name).read_bytes())
+    text = getattr(clip, "text", None)
+    if isinstance(text, HFTextEncoder) and not (folder / bert.CONFIG).is_file():
+        values = {**text.config.to_dict(), "_name_or_path": _public_name(source)}
+        write_atomic(folder / bert.CONFIG, json.dumps(values, indent=2, default=str) + "\n")
+
+
+def _public_name(folder: Path) -> str:
+    """By which name others know the BERT of a model folder."""
+    name: str = _json(folder / CONFIG)["model_cfg"]["text_cfg"]["hf_model_name"]
+    if (folder / bert.CONFIG).is_file():
+        return str(_json(folder / bert.CONFIG).get("_name_or_path") or name)
+    return name
+
+
+def for_hub(folder: Path) -> dict[str, Any]:
+    """The ``open_clip_config.json`` under which a model folder can be put on the Hugging Face hub.
+
+    It names the BERT by its public name in place of this machine's path; whoever loads the model then fetches the
+    BERT's config.json from there, as with the released BiomedCLIP, whose configuration has these very keys.
+    """
+    config = _json(find(folder) / CONFIG)
+    text_cfg = dict(config["model_cfg"]["text_cfg"])
+    if "hf_model_name" not in text_cfg:
+        return config
+    text_cfg.pop("hf_model_pretrained", None)
+    name = _public_name(find(folder))
+    text_cfg |= {"hf_model_name": name, "hf_tokenizer_name": name}
+    return {**config, "model_cfg": {**config["model_cfg"], "text_cfg": text_cfg}}
 
 
 def relocate(folder: Path) -> None:
@@ -187,24 +272,3 @@ def _json(path: Path) -> dict[str, Any]:
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable and frozen parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def load_text_weights(clip: nn.Module, name: str) -> None:
-    """Copy the weights of a Hugging Face text model (folder or hub name) into a text tower of the same shape.
-
-    Raises:
-        UserError: the weights belong to another architecture.
-    """
-    from transformers import AutoModel
-
-    tower: Any = clip
-    try:
-        source = AutoModel.from_pretrained(name, add_pooling_layer=False)
-        tower.text.transformer.load_state_dict(source.state_dict())
-    except Exception as error:  # noqa: BLE001  # transformers raises many kinds for files that do not fit
-        raise UserError(f"{name}: its weights do not fit its config.json: {str(error).splitlines()[0]}") from None
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a Hugging Face model folder holds weights beside its configuration."""
-    return any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin"))
