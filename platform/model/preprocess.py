@@ -35,6 +35,8 @@ class Crop:
     """Share of the image's area that a crop may take; open_clip's default."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height of the crop before it is resized to a square."""
+    relative: bool = False
+    """Whether ``ratio`` is a factor on the image's own, as fits a model that sees whole figures squashed to a square."""
 
     @property
     def reduced_side(self) -> int:
@@ -73,7 +75,8 @@ def random_crop(image: Pixels, crop: Crop, random: np.random.Generator) -> Pixel
 
 def _crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) -> tuple[float, float, float, float]:
     """Left, top, right, bottom; as torchvision: some attempts at scale and ratio, else the middle."""
-    log_ratio = np.log(crop.ratio)
+    least, most = (ratio * (width / height if crop.relative else 1) for ratio in crop.ratio)
+    log_ratio = np.log((least, most))
     for _ in range(_ATTEMPTS):
         area = width * height * random.uniform(*crop.scale)
         ratio = math.exp(random.uniform(*log_ratio))
@@ -81,7 +84,7 @@ def _crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) 
         if 0 < wide <= width and 0 < high <= height:
             left, top = int(random.integers(0, width - wide + 1)), int(random.integers(0, height - high + 1))
             return left, top, left + wide, top + high
-    ratio = min(max(width / height, crop.ratio[0]), crop.ratio[1])
+    ratio = min(max(width / height, least), most)
     wide, high = min(width, round(height * ratio)), min(height, round(width / ratio))
     left, top = (width - wide) // 2, (height - high) // 2
     return left, top, left + wide, top + high

@@ -102,7 +102,7 @@ class Feed:
         keep = 2 * data.window_row_groups
         self.reader = PairsReader(source, index, columns_for(data), keep, data.read_threads)
         self._settings = settings
-        self._crop = Crop(settings.size, data.crop_scale, data.crop_ratio)
+        self._crop = Crop(settings.size, data.crop_scale, data.crop_ratio, data.crop_relative)
         self._images = ReducedImages(data.cache_mb * _MIB)
         self._orders: dict[int, EpochOrder] = {}
         self._pool = ThreadPoolExecutor(data.threads, thread_name_prefix="decode")

@@ -58,7 +58,7 @@ class Stepper:
     def __init__(
         self, clip: nn.Module, config: LoopConfig, device: str = "cpu", tokenize: Callable[..., torch.Tensor] | None = None
     ):
-        self.clip = clip.to(device).train()
+        self.clip = clip.to(device, memory_format=torch.channels_last).train()  # as uint8 pictures come; convolutions gain
         self.device = device
         self._config = config
         self._tokenize = tokenize
@@ -66,7 +66,7 @@ class Stepper:
         if config.compile:
             self._towers.compile_layers()
         self._shared: nn.Module = _distributed(self._towers, device) if world_size() > 1 else self._towers
-        self.optimizer = make_optimizer(self.clip, config, fused=device.startswith("cuda"))
+        self.optimizer = make_optimizer(self.clip, config)
         self.ema = None if config.ema_decay is None else Ema(self.clip, config.ema_decay)
         self._guard = Guard(config, self._whole, self._put_back)
         self._planner = Planner(self._towers, self._features_of, config, device)

@@ -36,7 +36,7 @@ def bert_base(tmp_path_factory):
 
 
 def test_the_names_are_listed():
-    assert set(config_names()) == {"tiny", "small", *SIZES, *GPT_SIZES}
+    assert set(config_names()) == {"tiny", "small", "medium", *SIZES, *GPT_SIZES}
     with pytest.raises(UserError, match=r"no such configuration; there are .*tiny"):
         catalogue.read("huge")
 
