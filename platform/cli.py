@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import sys
@@ -177,11 +176,9 @@ def ingest(
     quiet: Quiet = False,
 ) -> None:
     """PMC articles to figure-caption pairs in Parquet, with a reject row for everything that was not kept."""
-    from biomedray.config import load_yaml, merge, override
-    from biomedray.ingest import IngestConfig, advice, comparison_table, summary_table
+    from biomedray.ingest import advice, comparison_table, summary_table
     from biomedray.ingest import compare as compare_engines
     from biomedray.ingest import ingest as run
-    from biomedray.ingest import update as update_pairs
     from biomedray.ingest.plan import make_plan, plan_table, sources_of
     from biomedray.ingest.selection import parse_years, read_pmcids
 
@@ -200,28 +197,40 @@ def ingest(
         **({"pmcids": read_pmcids(pmcids)} if pmcids else {}),
         **(parse_years(years) if years else {}),
     }
-    fetch = {"endpoint": endpoint, "signed": signed, "snapshot": snapshot}
-    base = load_yaml(IngestConfig, config) if config else IngestConfig()
-    base = merge(base, _given({"select": _given(which), "fetch": _given(fetch), "media": media and str(media.resolve())}))
-    wanted = [f"filters={json.dumps(filters)}"] if filters else []
-    resolved = override(base, [f"engine={engine.value}", *wanted, *(settings or [])])
+    fetch = _given({"endpoint": endpoint, "signed": signed, "snapshot": snapshot})
+    chosen = _given({"select": _given(which), "media": media and str(media.resolve()), "filters": filters})
+    resolved = _ingest_config(config, {**chosen, "fetch": fetch}, [f"engine={engine.value}", *(settings or [])])
     if plan:
         console.print(plan_table(make_plan(sources_of(paths), resolved, nodes, progress=not quiet), resolved))
         return
     if len(paths) < 2:
         raise UserError("ingest needs a SOURCE and an OUT folder: biomedray ingest ARTICLES PAIRS")
     if update:
-        if settings or config or filters or _given(which):
-            raise UserError(
-                "--update keeps the settings of the pairs it updates; leave out --set, --config, --filter and selections"
-            )
-        console.print(summary_table(update_pairs(paths[:-1], Path(paths[-1]), _given(fetch), progress=not quiet)))
+        _update(paths, fetch, bool(settings or config or chosen), quiet)
         return
     manifest = run(paths[:-1], Path(paths[-1]), resolved, progress=not quiet)
     console.print(summary_table(manifest))
     if hint := advice(manifest):
         console.print(hint, style="yellow")
     console.print(f"pairs: [bold]{paths[-1]}[/bold]   next: biomedray train {paths[-1]} MODEL")
+
+
+def _ingest_config(file: Path | None, options: dict[str, Any], settings: list[str]) -> Any:
+    """The file's settings, or the usual ones, with the options given, then those of --set."""
+    from biomedray.config import load_yaml, merge, override
+    from biomedray.ingest import IngestConfig
+
+    return override(merge(load_yaml(IngestConfig, file) if file else IngestConfig(), options), settings)
+
+
+def _update(paths: list[str], fetch: dict[str, Any], others: bool, quiet: bool) -> None:
+    from biomedray.ingest import summary_table, update
+
+    if others:
+        raise UserError(
+            "--update keeps the settings of the pairs it updates; leave out --set, --config, --filter, --media and selections"
+        )
+    console.print(summary_table(update(paths[:-1], Path(paths[-1]), fetch, progress=not quiet)))
 
 
 @app.command()

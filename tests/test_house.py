@@ -132,7 +132,10 @@ def test_cluster_yaml_fits_rays_own_schema():
     import yaml
 
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
-    jsonschema.validate(yaml.safe_load((ROOT / "cluster.yaml").read_text()), schema)
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    jsonschema.validate(config, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**config, "max_workers": "many"}, schema)
 
 
 def test_pins_cover_the_dependencies_and_carry_no_address():

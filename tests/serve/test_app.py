@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -115,8 +116,9 @@ def test_a_killed_replica_comes_back(url: str) -> None:
 
     mine = psutil.Process().children(recursive=True)
     replicas = [process for process in mine if "ServeReplica:biomedray:Service" in "".join(process.cmdline())]
-    if not replicas:
+    if "RAY_ADDRESS" in os.environ:
         pytest.skip("the cluster is not this session's own")
+    assert replicas
     replicas[0].kill()
     deadline = time.monotonic() + 300
     while not _answers(url):
