@@ -45,7 +45,7 @@ def train_alone(
         job = _shared(job, world)
         with _bar(job, progress and rank == 0):
             fit(job, device, notice=lambda: Notice.STOP if stop.is_set() else Notice.NONE)
-        return finish(job, world) if rank == 0 else None
+    return finish(job, world) if rank == 0 else None
 
 
 @contextlib.contextmanager
