@@ -12,13 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray.train
 import torch
 
 from biomedray.artifacts import read_manifest
 from biomedray.config import override
 from biomedray.errors import UserError, WorkError
-from biomedray.train import checkpoint, preset, train
-from biomedray.train.fit import fit
+from biomedray.train import checkpoint, loop, preset, train
+from biomedray.train.fit import Notice, fit
 from biomedray.train.prepare import check, finish, prepare
 from biomedray.train.watch import METRICS, read_lines
 
@@ -44,7 +45,7 @@ def expected(pairs, tmp_path_factory):
     job = prepare(out, CONFIG, check(pairs, out, CONFIG))
     fit(job)
     torch.set_num_threads(before)
-    return weights(out), finish(job, 1)
+    return weights(out), finish(job, 1), curve(out)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -73,6 +74,10 @@ def train_workers() -> list[psutil.Process]:
     return found
 
 
+def curve(out: Path) -> dict[int, float]:
+    return {line["samples_seen"]: line["loss"] for line in read_lines(out / METRICS) if line["kind"] == "step"}
+
+
 def assert_whole(out: Path, manifest) -> None:
     assert read_manifest(out, "model") == manifest
     steps = [line["samples_seen"] for line in read_lines(out / METRICS) if line["kind"] == "step"]
@@ -83,24 +88,31 @@ def assert_whole(out: Path, manifest) -> None:
 
 
 @pytest.mark.heavy
-def test_a_killed_worker_is_replaced(ray_cluster, pairs, expected, tmp_path):
+@pytest.mark.parametrize("workers", ["2", "1-2"])
+def test_a_killed_worker_is_replaced(ray_cluster, pairs, expected, tmp_path, workers):
+    """kill -9 in the middle of an epoch: what was done since the last checkpoint is done again, and nothing else."""
     out = tmp_path / "model"
     killed = []
 
     def kill() -> None:
         wait_for_checkpoint(out)
-        worker = train_workers()[0]
+        worker = train_workers()[-1]
         worker.kill()
         killed.append((worker.pid, (out / "manifest.json").exists()))
 
     killer = threading.Thread(target=kill)
     killer.start()
-    manifest = train(pairs, out, CONFIG, workers=2, progress=False)
+    manifest = train(pairs, out, CONFIG, workers=workers, progress=False)
     killer.join()
     assert killed
     assert not killed[0][1], "the run was over before the kill"
     assert_whole(out, manifest)
-    # Two workers add up in another order than one; their gradients agree to 1e-5 (test_step), losses stay close.
+    found = curve(out)
+    # Each step is there once, although metrics of steps after the checkpoint were cut and written again; two workers add
+    # up in another order than one (gradients agree to 1e-5, test_gradients), so losses part only slowly.
+    assert found.keys() == expected[2].keys()
+    early = [seen for seen in found if seen <= 240]
+    assert [found[seen] for seen in early] == pytest.approx([expected[2][seen] for seen in early], rel=1e-3)
     losses = ([entry["train_loss"] for entry in found.details["history"]] for found in (manifest, expected[1]))
     assert list(next(losses)) == pytest.approx(list(next(losses)), abs=0.05)
 
@@ -121,6 +133,26 @@ def test_a_killed_run_goes_on_when_started_again(ray_cluster, pairs, expected, t
     assert_whole(out, manifest)
     for name, value in weights(out).items():
         torch.testing.assert_close(value, expected[0][name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.heavy
+def test_a_machine_that_is_about_to_leave_is_a_notice(ray_cluster, pairs, tmp_path, monkeypatch):
+    """Asked through Ray by every worker at the same steps; nothing is leaving, so nothing is saved but what is due."""
+    out = tmp_path / "model"
+    config = override(CONFIG, ["train.checkpoint_every=null", "train.epochs=1", "train.keep_checkpoints=9"])
+    train(pairs, out, config, workers=2, progress=False, storage=str(tmp_path / "store"))
+    assert [path.name for path in (out / "checkpoints").glob("samples-*")] == ["samples-000000000120"]
+    assert (tmp_path / "store" / "samples-000000000120" / "about.json").is_file()
+
+
+def test_what_ray_says_of_leaving_machines(monkeypatch):
+    said = [None, None, object()]
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: said.pop(0))
+    ask = loop._Watch(world=2)
+    assert [ask(), ask(), ask()] == [Notice.NONE, Notice.NONE, Notice.LEAVING]
+    said.append(object())
+    alone = loop._Watch(world=1)
+    assert [alone(), alone()] == [Notice.LEAVING, Notice.NONE], "a lone worker asks once a second"
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(ray_cluster, pairs, tmp_path):
