@@ -327,10 +327,11 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
     """The picture on white, and whether that is another one than its colours alone."""
     result, differs = Image.new("RGB", image.size, "white"), False
     for box in _strips(image.size):
-        layer = image.crop(box).convert("RGBA")
-        colours, alpha = layer.convert("RGB"), layer.getchannel("A")
-        result.paste(colours, box, None if alpha.getextrema()[0] == 255 else alpha)
-        differs = differs or ImageChops.difference(colours, result.crop(box)).getbbox() is not None
+        layer = image.crop(box)
+        layer = layer if layer.mode == "RGBA" else layer.convert("RGBA")
+        result.paste(layer, box, layer)
+        if not differs and layer.getchannel("A").getextrema()[0] < 255:
+            differs = ImageChops.difference(layer.convert("RGB"), result.crop(box)).getbbox() is not None
     return result, differs
 
 
