@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -62,6 +65,34 @@ def test_a_killed_run_resumes_to_the_same_bytes(pairs, tmp_path, monkeypatch, fo
     assert resumed.details["resumed"]
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert resumed.counts == whole.counts
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from biomedray.export import ExportConfig, export
+left, replace = int(sys.argv[4]), Path.replace
+
+def dying(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = dying
+export(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], ExportConfig(rows_per_shard=4))
+"""
+
+
+@pytest.mark.parametrize(("form", "after"), [("webdataset", 3), ("jsonl", 2), ("huggingface", 2)])
+def test_kill_9_and_the_same_command_again(pairs, tmp_path, form, after):
+    export(pairs, tmp_path / "whole", form, SMALL)
+    command = [sys.executable, "-c", DIES, str(pairs), str(tmp_path / "out"), form, str(after)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    export(pairs, tmp_path / "out", form, SMALL)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 def test_what_is_there_is_not_written_again(pairs, tmp_path, monkeypatch):

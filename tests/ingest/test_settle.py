@@ -132,6 +132,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing may catch it."""
 
 
+@pytest.mark.heavy
 def test_killed_at_every_file_it_ends_with_the_same_bytes(
     tmp_path: Path, make: SimpleNamespace, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
