@@ -59,9 +59,9 @@ def open_clip(folder: str) -> dict[str, Any]:
     from open_clip.transform import AugmentationCfg, PreprocessCfg, image_transform_v2
     from open_clip_train.data import get_wds_dataset
 
-    shards = sorted(str(path) for path in (Path(folder) / "tars").rglob("*train*.tar"))
+    shards = sorted(str(path) for path in (Path(folder) / "tars").rglob("*.tar"))
     samples = int((Path(folder) / "count").read_text())
-    given = {"train_data": "::".join(shards), "train_num_samples": samples, "batch_size": BATCH, "workers": 0, "world_size": 1}
+    given = {"train_data": shards, "train_num_samples": samples, "batch_size": BATCH, "workers": 0, "world_size": 1}
     rest = {"seed": 0, "dataset_resampled": False, "train_data_upsampling_factors": None}
     transform = image_transform_v2(PreprocessCfg(size=SIZE), is_train=True, aug_cfg=AugmentationCfg())
     none = torch.zeros(1, 1, dtype=torch.long)
@@ -121,25 +121,31 @@ def order(_: str) -> dict[str, Any]:
 WAYS = {"biomedray": ours, "open_clip": open_clip, "wait": wait, "order": order}
 
 
-def prepare(scratch: Path, articles: int, generated: bool) -> str:
-    """The same pairs as Parquet and as tars; of what."""
+def pairs_of_articles(scratch: Path, articles: int, source: Path | None = None) -> Path:
+    """A pairs artifact whose every pair is for training, of a folder or of so many generated articles; in this process."""
     from biomedray.corpus import generate
-    from biomedray.export import ExportConfig, export
     from biomedray.ingest import IngestConfig, pipeline
-    from biomedray.train.rows import count_rows
-    from biomedray.train.source import Source
 
-    source, what = REAL_PACKAGES, "real packages"
-    if generated or not source.is_dir():
-        source, what = scratch / "corpus", f"{articles} generated articles"
+    if source is None:
+        source = scratch / "corpus"
         generate(source, articles, 0, "cloud", 0.0, progress=False)
     spread = pipeline.spread
     pipeline.spread = lambda numbers, task, **_: spread(numbers, task, here=True)  # type: ignore[assignment]  # no Ray
-    settings = IngestConfig(verify_decode=True, val_fraction=0.0, test_fraction=0.0)
-    pipeline.run([str(source)], scratch / "pairs", settings, progress=False)
-    export(scratch / "pairs", scratch / "tars", "webdataset", ExportConfig(rows_per_shard=100, splits=("train",)))
-    (scratch / "count").write_text(str(count_rows(Source.of(scratch / "pairs"), "train")))
-    return what
+    pipeline.run([str(source)], scratch / "pairs", IngestConfig(val_fraction=0.0, test_fraction=0.0), progress=False)
+    return scratch / "pairs"
+
+
+def prepare(scratch: Path, articles: int, generated: bool) -> str:
+    """The same pairs as Parquet and as tars; of what."""
+    from biomedray.export import ExportConfig, export
+    from biomedray.train.rows import count_rows
+    from biomedray.train.source import Source
+
+    real = REAL_PACKAGES.is_dir() and not generated
+    pairs = pairs_of_articles(scratch, articles, REAL_PACKAGES if real else None)
+    export(pairs, scratch / "tars", "webdataset", ExportConfig(rows_per_shard=100, splits=("train",)))
+    (scratch / "count").write_text(str(count_rows(Source.of(pairs), "train")))
+    return "real packages" if real else f"{articles} generated articles"
 
 
 def main() -> None:

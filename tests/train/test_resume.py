@@ -299,7 +299,7 @@ def test_killed_with_two_workers_it_goes_on_with_one_and_the_other_way(pairs, un
         wanted = len(losses(out)) + chance.randint(1, 4) if (out / METRICS).exists() else chance.randint(1, 4)
         deadline = time.monotonic() + 240
         while not (out / METRICS).exists() or len(losses(out)) < wanted:
-            assert run.poll() is None
+            assert run.poll() is None, run.communicate()[1].decode()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         for process in [*psutil.Process(run.pid).children(recursive=True), run]:
