@@ -30,3 +30,6 @@ class ModelConfig(Config):
     """Tokens of a caption that the text tower sees, instead of the configuration's own."""
     patch_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of image patches left out while training (FLIP); only for ViTs."""
+    logit_bias: float | None = Field(default=None, le=0)
+    """First value of a learnable bias on logits, as SigLIP's loss needs it (-10; the factor then starts at 10). None: no
+    bias, but -10 with train.loss=siglip. A model that has one keeps it."""

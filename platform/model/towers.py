@@ -8,6 +8,7 @@ init_from=MODEL  a whole model, with another image size, context or patch dropou
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ from biomedray.model.settings import ModelConfig
 from biomedray.model.tokenizer import make_vocabulary
 
 _HF_HEAD = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler"}
+
+_SIGLIP_SCALE = math.log(10)  # section 3.3 of the SigLIP paper
 
 
 def check(config: ModelConfig) -> None:
@@ -97,7 +100,8 @@ def _go_on(config: ModelConfig, folder: Path, seed: int) -> None:
             _check_positions(model_cfg["text_cfg"]["context_length"], old.text.config.max_position_embeddings)
         torch.manual_seed(seed)
         clip = build(model_cfg, text)
-        pretrained.put(clip, pretrained.resized(old.state_dict(), clip), f"model.init_from {config.init_from}")
+        state = {key: value for key, value in clip.state_dict().items() if key == "logit_bias"} | old.state_dict()
+        pretrained.put(clip, pretrained.resized(state, clip), f"model.init_from {config.init_from}")
         weights.export(folder, clip, {**opened.config, "model_cfg": model_cfg}, text)
 
 
@@ -131,7 +135,10 @@ def _changed(model_cfg: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
         if not _is_vit(vision_cfg):
             raise UserError(f"model.patch_dropout {config.patch_dropout}: only a ViT has patches to leave out; set it to 0")
         vision_cfg["patch_dropout"] = config.patch_dropout
-    return {**model_cfg, "text_cfg": text_cfg, "vision_cfg": _sized(vision_cfg, config.image_size)}
+    changed = {**model_cfg, "text_cfg": text_cfg, "vision_cfg": _sized(vision_cfg, config.image_size)}
+    if config.logit_bias is not None and "init_logit_bias" not in model_cfg:
+        changed |= {"init_logit_bias": config.logit_bias, "init_logit_scale": _SIGLIP_SCALE}
+    return changed
 
 
 def _is_vit(vision_cfg: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from biomedray.artifacts import Manifest, claim_output, fingerprint, write_atomic, write_manifest
 from biomedray.errors import UserError
 from biomedray.model import towers, weights
+from biomedray.model.settings import ModelConfig
 from biomedray.records import SPLITS
 from biomedray.train import checkpoint
 from biomedray.train.feed import BROKEN
@@ -25,6 +26,7 @@ from biomedray.train.texts import index_for
 
 # So many captions are enough to learn a vocabulary from; all of PMC would take minutes more.
 _VOCABULARY_CAPTIONS = 200_000
+_SIGLIP_BIAS = -10.0  # section 3.3 of the SigLIP paper
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ def _claim(checked: Checked, config: TrainConfig) -> dict[str, Any]:
     return {"pairs": checked.fingerprint, **config.identity()}
 
 
+def model_settings(config: TrainConfig) -> ModelConfig:
+    """The model's settings, with what the loss needs of it."""
+    if config.train.loss == "siglip" and config.model.logit_bias is None:
+        return config.model.model_copy(update={"logit_bias": _SIGLIP_BIAS})
+    return config.model
+
+
 def _initialise(job: Job, checked: Checked, mirror: Mirror | None) -> None:
     """The start folder, whole or absent; without it nothing of this run is worth keeping."""
     job.checkpoints.mkdir(exist_ok=True)
@@ -89,7 +98,7 @@ def _initialise(job: Job, checked: Checked, mirror: Mirror | None) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=".start-", dir=job.checkpoints))
     try:
         captions = PairsReader(job.source, checked.train).captions(_VOCABULARY_CAPTIONS)
-        towers.initialise(job.config.model, captions, temporary, job.config.train.seed)
+        towers.initialise(model_settings(job.config), captions, temporary, job.config.train.seed)
         checked.train.save(temporary / job.index_file("train").name)
         checked.val.save(temporary / job.index_file("val").name)
         shutil.rmtree(job.start, ignore_errors=True)

@@ -15,6 +15,7 @@ import torch
 from open_clip.transform import PreprocessCfg
 from torch import distributed, nn
 
+from biomedray.errors import UserError
 from biomedray.model import features
 from biomedray.model.loss import sharded_loss, sigmoid_loss, world_size
 from biomedray.model.preprocess import normalise
@@ -53,11 +54,16 @@ class Stepper:
     """A model under training and its optimiser.
 
     ``tokenize`` turns captions into [n, L] token ids; it may be left out where no step is taken.
+
+    Raises:
+        UserError: the loss is SigLIP's and the model has no bias on logits.
     """
 
     def __init__(
         self, clip: nn.Module, config: LoopConfig, device: str = "cpu", tokenize: Callable[..., torch.Tensor] | None = None
     ):
+        if config.loss == "siglip" and getattr(clip, "logit_bias", None) is None:
+            raise UserError("train.loss siglip: the model has no bias on logits; set model.logit_bias=-10")
         self.clip = clip.to(device, memory_format=torch.channels_last).train()  # as uint8 pictures come; convolutions gain
         self.device = device
         self._config = config
@@ -136,7 +142,7 @@ class Stepper:
         def loss(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
             texts = texts if work.back is None else texts[work.back]
             if self._config.loss == "siglip":
-                assert bias is not None, "train.prepare makes models with a bias for siglip"
+                assert bias is not None, "seen to when the Stepper was made"
                 return sigmoid_loss(images, texts, scale, bias, tile)
             # The bias of a model that comes from SigLIP is the same for all: no part of a softmax, but kept in the graph.
             value = sharded_loss(images, texts, scale, tile)
