@@ -1,6 +1,6 @@
 """Image bytes to the pixels that training sees: a reduced copy, then a seeded random crop.
 
-    bytes -> decode (scaled) -> reduced uint8, short side R -> random crop -> [3, S, S] uint8 -> normalise (in the step)
+    bytes -> decode (scaled) -> reduced uint8, short side R to 2R -> random crop -> [3, S, S] uint8 -> normalise (in the step)
 
 The reduced copy always stands between, so that keeping it in memory changes nothing but the speed.
 Evaluation does not use this: it goes through open_clip's own transform (``Encoder.preprocess``).
@@ -45,7 +45,7 @@ class Crop:
 
 
 def reduce(data: bytes, short_side: int) -> Pixels:
-    """Bytes of an image file -> [H, W, 3] uint8 with at most ``short_side`` pixels on the short side.
+    """Bytes of an image file -> [H, W, 3] uint8; as ``shrink``.
 
     Raises:
         pixels.PixelError: the bytes are no image.
@@ -55,13 +55,16 @@ def reduce(data: bytes, short_side: int) -> Pixels:
 
 
 def shrink(image: Image.Image, short_side: int) -> Pixels:
-    """RGB image -> [H, W, 3] uint8 with at most ``short_side`` pixels on the short side."""
-    factor = min(1.0, short_side / min(image.size))
-    width, height = (max(1, round(side * factor)) for side in image.size)
+    """RGB image -> [H, W, 3] uint8 whose short side has ``short_side`` pixels or more, but less than twice as many.
+
+    Whole pixels are averaged, at a fraction of the cost of interpolation: the crop interpolates, once. Smaller images stay.
+    """
+    if (factor := min(image.size) // short_side) >= 2:
+        image = image.reduce(factor)
     longest = _MAX_ASPECT * short_side
-    target = (min(width, longest), min(height, longest))
-    if target != image.size:
-        image = image.resize(target, Image.Resampling.BICUBIC)
+    if max(image.size) > longest:
+        width, height = image.size
+        image = image.resize((min(width, longest), min(height, longest)), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8)
 
 
