@@ -47,7 +47,7 @@ def test_reduction_bounds_the_sides_and_never_enlarges(size, form):
     buffer = io.BytesIO()
     Image.new("RGB", size, "navy").save(buffer, form)
     height, width, _ = reduce(buffer.getvalue(), 40).shape
-    assert min(min(size), 40) <= min(width, height) < 80
+    assert min(*size, 40) <= min(width, height) < 80
     assert max(width, height) <= 320
     assert width <= size[0]
     assert height <= size[1]
