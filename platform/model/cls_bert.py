@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from open_clip.hf_model import ClsLastHiddenStatePooler, ClsPooler, HFTextEncoder
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.bert.modeling_bert import BertModel
 
@@ -65,7 +64,7 @@ def encode(
     run = run or layer
     mask = None if full else (tokens != text.config.pad_token_id)[:, None, None]
     rows = Rows(mask, keys)
-    bert: nn.Module | Any = text.transformer
+    bert: Any = text.transformer
     states = _embed(bert.embeddings, tokens, rows)
     for number, module in enumerate(bert.encoder.layer[:-1]):
         site = 1 + number * _SITES

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from open_clip.timm_model import TimmModel
-from timm.layers import Attention, PatchEmbed
-from timm.layers import PatchDropout as TimmPatchDropout
+from timm.layers.attention import Attention
+from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from torch.nn import functional

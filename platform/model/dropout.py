@@ -97,7 +97,8 @@ class _Drop(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        return _masked(gradients[0], *ctx.saved_tensors, ctx.p), None, None, None, None
+        offset, factor, column = ctx.saved_tensors
+        return _masked(gradients[0], offset, factor, column, ctx.p), None, None, None, None
 
 
 def _masked(values: torch.Tensor, offset: torch.Tensor, factor: torch.Tensor, column: torch.Tensor, p: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import PatchDropout, TextTransformer, text_global_pool
-from timm.layers import PatchDropout as TimmPatchDropout
+from timm.layers.patch_dropout import PatchDropout as TimmPatchDropout
 from torch import nn
 from torch.nn import functional
 

@@ -99,10 +99,14 @@ def _diagonal(queries: torch.Tensor, targets: torch.Tensor, first: int, scale: t
 def _log_sum(queries: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor, tile: int) -> torch.Tensor:
     """[n] log of the sum of exponentials of each query's logits over all targets."""
     rows = []
-    for some in queries.split(tile):
-        parts = [checkpoint(_tile_log_sum, some, others, scale, use_reentrant=False) for others in targets.split(tile)]
+    for some in _rows(queries, tile):
+        parts = [checkpoint(_tile_log_sum, some, others, scale, use_reentrant=False) for others in _rows(targets, tile)]
         rows.append(torch.stack(parts).logsumexp(dim=0))
     return torch.cat(rows)
+
+
+def _rows(values: torch.Tensor, size: int) -> list[torch.Tensor]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def _tile_log_sum(queries: torch.Tensor, targets: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -122,8 +126,8 @@ def _by_tiles(
         return result
     parts = [
         checkpoint(work, some, others, scale, bias, use_reentrant=False)
-        for some in queries.split(tile)
-        for others in targets.split(tile)
+        for some in _rows(queries, tile)
+        for others in _rows(targets, tile)
     ]
     return torch.stack(parts).sum()
 

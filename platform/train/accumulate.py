@@ -82,12 +82,13 @@ class _Gradients:
 
 
 def _of_features(parts: list[Features], loss: Loss) -> tuple[torch.Tensor, _Gradients]:
-    images, texts = (torch.cat([part[side] for part in parts]).detach().requires_grad_() for side in (0, 1))
+    sides = [part[:2] for part in parts]
+    images, texts = (torch.cat([part[side] for part in sides]).detach().requires_grad_() for side in (0, 1))
     factors = [value.detach().requires_grad_() for value in parts[-1][2:] if value is not None]
     value = loss(images, texts, factors[0], factors[1] if len(factors) > 1 else None)
     for_images, for_texts, *for_factors = torch.autograd.grad(value, [images, texts, *factors])
-    sizes = [[len(part[side]) for part in parts] for side in (0, 1)]
-    split = [list(rows.split(counts)) for rows, counts in zip((for_images, for_texts), sizes, strict=True)]
+    sizes = [[len(part[side]) for part in sides] for side in (0, 1)]
+    split = [list(torch.split(rows, counts)) for rows, counts in zip((for_images, for_texts), sizes, strict=True)]
     return value.detach(), _Gradients(split[0], split[1], for_factors)
 
 

@@ -64,7 +64,7 @@ class Stepper:
     ):
         if config.loss == "siglip" and getattr(clip, "logit_bias", None) is None:
             raise UserError("train.loss siglip: the model has no bias on logits; set model.logit_bias=-10")
-        self.clip = clip.to(device, memory_format=torch.channels_last).train()  # as uint8 pictures come; convolutions gain
+        self.clip = clip.to(device).to(memory_format=torch.channels_last).train()  # as uint8 pictures come; convolutions gain
         self.device = device
         self._config = config
         self._tokenize = tokenize
