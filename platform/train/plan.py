@@ -62,8 +62,9 @@ class Workers:
         for size in batch_sizes:
             if uneven := [count for count in counts if size % count]:
                 multiple = math.lcm(*counts)
-                fits = f"{max(multiple, size // multiple * multiple)} fits all of {self}" if self.elastic else "choose another"
-                raise UserError(f"train.batch_size {size}: not a multiple of {uneven[0]} workers; {fits}")
+                fits = max(multiple, size // multiple * multiple)
+                hint = f"{fits} fits all of --workers {self}" if self.elastic else f"{fits} would be"
+                raise UserError(f"train.batch_size {size}: not a multiple of {uneven[0]} workers; {hint}")
 
     def __str__(self) -> str:
         return f"{self.least}-{self.most}" if self.elastic else str(self.least)

@@ -256,7 +256,7 @@ def test_workers_are_a_number_or_a_range(given, expected):
 
 def test_a_batch_that_some_number_of_workers_cannot_share_is_refused():
     Workers.of("1-4").check([24, 48])
-    with pytest.raises(UserError, match=r"train\.batch_size 4096: not a multiple of 3 workers; 4092 fits all of 1-4"):
+    with pytest.raises(UserError, match=r"train\.batch_size 4096: not a multiple of 3 workers; 4092 fits all of --workers 1-4"):
         Workers.of("1-4").check([24, 4096])
 
 
