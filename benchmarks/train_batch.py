@@ -4,8 +4,8 @@
 
 open_clip 3.3.0 with --accum-freq 64 computes the full matrix of similarities once a micro-batch; our two passes compute it
 once, by tiles. Towers 64 wide, 2 layers, 64 px, 64 tokens; lengths as in _train.py, shortened alike; nothing is dropped, so
-both have the same features. CPU seconds of one thread for one step, after a small one to warm up; peak memory of the process, which holds
-open_clip's float images in its case and uint8 images in ours; ``scale_gradient`` should be what one big batch gives.
+both have the same features. CPU seconds of one thread for one step, after a small one to warm up; peak memory of the process,
+which holds open_clip's float images in its case and uint8 images in ours; ``scale_gradient`` should be what one big batch gives.
 """
 
 from __future__ import annotations
