@@ -13,15 +13,17 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from pyarrow import fs
 
 from biomedray import cluster
 from biomedray.artifacts import Manifest, write_atomic
 from biomedray.errors import UserError, WorkError
-from biomedray.train import watch
+from biomedray.train import checkpoint, watch
 from biomedray.train.fit import Job, Notice, fit
 from biomedray.train.plan import Plan, Workers
 from biomedray.train.prepare import check, finish, prepare
 from biomedray.train.presets import TrainConfig
+from biomedray.train.source import is_remote, open_filesystem
 
 # A lone worker steps more often than Ray wants to be asked whether its machine is to go.
 _ASK_SECONDS = 1.0
@@ -62,15 +64,15 @@ def _placement(workers: Workers) -> bool:
 def _run(job: Job, workers: Workers, use_gpu: bool) -> None:
     # Ray keeps notes of its own about a run and would go on from them; where we stand is what our
     # checkpoints say, so each start is a new run to Ray and its notes go afterwards.
-    notes = job.checkpoints / "ray"
-    shutil.rmtree(notes, ignore_errors=True)
+    filesystem, notes = _notes(job)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config={"job": job},
         scaling_config=_scaling(workers, use_gpu),
         run_config=ray.train.RunConfig(
             name=f"run-{time.time_ns()}",
-            storage_path=str(notes),
+            storage_path=notes,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=job.config.train.max_failures),
         ),
     )
@@ -81,9 +83,35 @@ def _run(job: Job, workers: Workers, use_gpu: bool) -> None:
     except ray.train.TrainingFailedError as error:
         raise WorkError(f"training failed: {_reason(error)}; start the same command again to go on") from error
     finally:
-        shutil.rmtree(notes, ignore_errors=True)
+        with contextlib.suppress(OSError):  # they harm nobody
+            filesystem.delete_dir(notes)
     if failure.is_file():
         raise WorkError(f"training failed: {failure.read_text()}")
+    _check_whole(job)
+
+
+def _notes(job: Job) -> tuple[fs.FileSystem, str]:
+    """Where Ray may keep notes that all machines see: with the checkpoints, or in the store where they are copied to one."""
+    if job.storage and is_remote(job.storage):
+        filesystem, base = open_filesystem(job.storage)
+        return filesystem, f"{base}/ray"
+    notes = job.checkpoints / "ray"
+    shutil.rmtree(notes, ignore_errors=True)
+    return fs.LocalFileSystem(), str(notes)
+
+
+def _check_whole(job: Job) -> None:
+    """On machines that share no folder a worker's last words stay with it; then only the checkpoints tell.
+
+    Raises:
+        WorkError: the newest one is not of the end.
+    """
+    name = checkpoint.newest(job.checkpoints, job.mirror)
+    total = Plan(job.rows, job.config.train).total_samples
+    if name is None or (job.config.train.max_seconds is None and name != f"{checkpoint.PREFIX}{total:012d}"):
+        raise WorkError(
+            "training ended early; the workers' logs in Ray's dashboard say why: mend it and start the same command again"
+        )
 
 
 def _scaling(workers: Workers, use_gpu: bool) -> Any:

@@ -56,7 +56,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def wait_for_checkpoint(out: Path) -> None:
     """Until the run has left a checkpoint behind it, well before its end."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 900
     while checkpoint.latest(out / "checkpoints") is None:
         assert time.monotonic() < deadline, "no checkpoint appeared"
         time.sleep(0.02)
