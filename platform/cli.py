@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import sys
@@ -240,8 +241,16 @@ def train(
     ],
     out: Out,
     preset: Annotated[
-        str, typer.Option(help="smoke, small, demo or biomedclip; 'biomedclip' is the paper's Supplementary Table 9.")
+        str,
+        typer.Option(
+            help="smoke, demo, small, medium, or the paper's: biomedclip (Supplementary Table 9), biomedclip-64k, "
+            "biomedclip-gpt77, continual-vitb16, continual-rn50."
+        ),
     ] = "small",
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A whole model to go on from: FOLDER, 'local-dir:PATH' or 'hf-hub:ORG/NAME'."),
+    ] = None,
     workers: Annotated[
         str, typer.Option(help="Data-parallel workers, one GPU each where there are GPUs; 1-4: as many as there is room for.")
     ] = "1",
@@ -250,6 +259,9 @@ def train(
     ] = None,
     no_ray: Annotated[
         bool, typer.Option("--no-ray", help="In this process, or in those of torchrun (which then sets the number of workers).")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Record steps 11 to 15 with torch.profiler into OUT/profile/.")
     ] = False,
     settings: Settings = None,
     config: ConfigFile = None,
@@ -262,7 +274,9 @@ def train(
     from biomedray.train import train as run
 
     base = load_yaml(TrainConfig, config) if config else named_preset(preset)
-    resolved = override(base, settings or [])
+    chosen = [f"model.init_from={json.dumps(init)}"] if init else []
+    chosen += ["watch.profile_steps=[11, 15]"] if profile else []
+    resolved = override(base, [*chosen, *(settings or [])])
     if no_ray:
         if workers != "1":
             raise UserError(f"--workers {workers} needs Ray; without it: torchrun --nproc-per-node N -m biomedray.cli train ...")

@@ -80,7 +80,7 @@ def resized(state: State, clip: nn.Module) -> State:
 
 def _patches(table: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """[1, 1 + n * n, D] -> [1, 1 + m * m, D], as timm does."""
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     side = math.isqrt(shape[1] - 1)
     resampled: torch.Tensor = resample_abs_pos_embed(table, [side, side], num_prefix_tokens=1)

@@ -25,6 +25,7 @@ from biomedray.model.loss import world_size
 from biomedray.records import Split
 from biomedray.train import checkpoint
 from biomedray.train.feed import BROKEN, Batch, Feed, FeedSettings, on_device, record_broken
+from biomedray.train.gauge import Gauge
 from biomedray.train.mirror import Mirror
 from biomedray.train.plan import BatchSpec, Plan
 from biomedray.train.presets import TrainConfig
@@ -32,7 +33,7 @@ from biomedray.train.rows import PairsReader, RowIndex
 from biomedray.train.source import Source
 from biomedray.train.step import Stepper, StepResult
 from biomedray.train.validate import Validation
-from biomedray.train.watch import MetricsLog
+from biomedray.train.watch import MetricsLog, Profiler
 
 Report = Callable[[dict[str, float]], None]
 T = TypeVar("T")
@@ -136,10 +137,14 @@ class _Loop:
             tokens,
             data.cache_mb,
             partial(record_broken, job.broken_file(self._rank)) if data.broken_images == "skip" else None,
+            job.config.validation.zeroshot,
         )
         self._feed = Feed(job.source, job.index("train"), self._feed_settings(encoder.side(settings)))
         self._plan = Plan(job.rows, self._config)
-        self._log = MetricsLog(job.out, self._progress.seen) if self._rank == 0 else None
+        watch = job.config.watch
+        self._log = MetricsLog(job.out, self._progress.seen, watch) if self._rank == 0 else None
+        self._gauge = Gauge(opened.clip, opened.config["model_cfg"], device, world_size(), watch.peak_tflops)
+        self._profiler = Profiler(job.out, watch.profile_steps if self._rank == 0 else None)
         self._writer = checkpoint.Writer(job.checkpoints, self._config.keep_checkpoints, job.mirror)
         self._meter = _Meter()
         self._losses = torch.zeros((), device=device)
@@ -167,6 +172,7 @@ class _Loop:
     def close(self) -> None:
         self._feed.__exit__()
         self._writer.close()
+        self._profiler.close()
         if self._log:
             self._log.close()
 
@@ -175,6 +181,7 @@ class _Loop:
             return self._progress
         batches = on_device(self._feed.batches(self._plan.batches(self._progress.seen)), self._stepper.device)
         for batch in self._meter.timed(batches):
+            self._profiler.step()
             result = self._step(batch)
             logged = self._progress.steps % self._config.log_every == 0
             if logged:
@@ -183,8 +190,11 @@ class _Loop:
                 report(self._end_epoch(batch.spec))
                 if self._time_share() >= 1:
                     break
-            elif self._checkpoint_due(batch.spec):
-                self._save()
+            else:
+                if _due(self._job.config.validation.every, batch.spec):
+                    self._look(batch.spec)
+                if _due(self._config.checkpoint_every, batch.spec):
+                    self._save()
             if logged or world_size() == 1:
                 self._heed()
         self._writer.finish()
@@ -226,6 +236,7 @@ class _Loop:
         loss = _mean(result.loss)
         if self._log:
             pace = self._meter.read(self._progress.seen)
+            pace |= self._gauge.read(result, (spec.stop - spec.start) // world_size(), pace["pairs_per_second"])
             line = {"kind": "step", "samples_seen": spec.seen, "step": self._progress.steps, "epoch": spec.epoch, "loss": loss}
             self._log.write({**line, "lr": result.lr, "logit_scale": self._stepper.logit_scale, **pace})
 
@@ -237,9 +248,18 @@ class _Loop:
         self._progress.epoch_seconds += seconds
         self._progress.seconds += seconds
 
-    def _end_epoch(self, spec: BatchSpec) -> dict[str, float]:
+    def _validated(self) -> dict[str, float]:
         with self._averaged():
-            found = self._validate(self._stepper.clip, self._stepper.device)
+            return self._validate(self._stepper.clip, self._stepper.device)
+
+    def _look(self, spec: BatchSpec) -> None:
+        """A validation within an epoch; it is logged, and tells the driver nothing."""
+        found = self._validated()
+        if self._log:
+            self._log.write({"kind": "validation", "samples_seen": spec.seen, "epoch": spec.epoch, **found})
+
+    def _end_epoch(self, spec: BatchSpec) -> dict[str, float]:
+        found = self._validated()
         self._settle()
         state = self._progress
         loss = state.loss_sum / state.epoch_steps
@@ -267,16 +287,16 @@ class _Loop:
                 for parameter, value in zip(clip.parameters(), live, strict=True):
                     parameter.copy_(value)
 
-    def _checkpoint_due(self, spec: BatchSpec) -> bool:
-        every = self._config.checkpoint_every
-        size = spec.stop - spec.start
-        return every is not None and spec.seen // every > (spec.seen - size) // every
-
     def _save(self) -> None:
         """Rank 0 copies what there is to main memory; its writer does the rest while training goes on."""
         self._settle()
         if self._rank == 0:
             self._writer.put(checkpoint.snapshot(self._progress, self._stepper, self._job.identity))
+
+
+def _due(every: int | None, spec: BatchSpec) -> bool:
+    """Whether this batch is the one with which another ``every`` pairs are full."""
+    return every is not None and spec.seen // every > (spec.seen - (spec.stop - spec.start)) // every
 
 
 class _Meter:

@@ -13,7 +13,7 @@ from biomedray.errors import UserError
 from biomedray.model import towers, weights
 from biomedray.model.settings import ModelConfig
 from biomedray.records import SPLITS
-from biomedray.train import checkpoint
+from biomedray.train import checkpoint, sinks, zeroshot
 from biomedray.train.feed import BROKEN
 from biomedray.train.fit import Job
 from biomedray.train.mirror import Mirror
@@ -52,6 +52,8 @@ def check(pairs: Path | str, out: Path, config: TrainConfig, workers: int | str 
         raise UserError(f"{pairs}: its train split is empty; ingest more articles")
     Workers.of(workers).check(Plan(found.train.rows, config.train).batch_sizes)
     towers.check(config.model)
+    sinks.check(config.watch)
+    zeroshot.read_sets(config.validation.zeroshot)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         claim_output(out, "model", _claim(found, config))
     return found

@@ -110,12 +110,49 @@ class LoopConfig(Config):
     """How often Ray replaces workers that died before the run fails; -1: always. Preempted machines don't count."""
 
 
+class ZeroShotSet(Config):
+    """A labelled set of pictures that validation classifies by the names of its classes."""
+
+    folder: str
+    """One folder for each class, with pictures in it."""
+    classes: dict[str, str] = Field(default_factory=dict)
+    """Folder name -> what prompts call the class; a folder that is not named here is called as it is."""
+    templates: tuple[str, ...] = ("this is an image of {}", "{} presented in image")
+    """Prompts with {} for the class, averaged; the paper's Supplementary Table 10."""
+    limit: int = Field(default=2000, ge=1)
+    """Most pictures of each class that are looked at, in order of name."""
+
+
+class ValidationConfig(Config):
+    """What is looked at while training goes on, and how often; changes nothing of the training."""
+
+    every: int | None = Field(default=None, ge=1)
+    """Pairs between validations within an epoch; None: only after each epoch."""
+    zeroshot: dict[str, ZeroShotSet] = Field(default_factory=dict)
+    """Name -> labelled set; its accuracy is logged as val_zeroshot_NAME."""
+
+
+class WatchConfig(Config):
+    """Where a run's numbers go beside metrics.jsonl and TensorBoard; changes nothing of the training."""
+
+    wandb: str | None = None
+    """Project of Weights & Biases; its own variables (WANDB_MODE=offline ...) say where it is."""
+    mlflow: str | None = None
+    """Tracking address of MLflow: http://..., sqlite:///FILE, or a folder."""
+    profile_steps: tuple[int, int] | None = None
+    """First and last step of the run that torch.profiler records into the artifact's profile/ folder."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """The device's dense peak, for MFU, where the built-in table doesn't know it."""
+
+
 class TrainConfig(Config):
     """All settings of a training run."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: LoopConfig = LoopConfig()
+    validation: ValidationConfig = ValidationConfig()
+    watch: WatchConfig = WatchConfig()
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide what comes out; two runs with the same ones may go on from each other's checkpoints."""

@@ -1,8 +1,8 @@
-"""Loss and R@1 of the val split after each epoch, each worker embedding its share."""
+"""Loss and R@1 of the val split, and zero-shot sets, each worker embedding its share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,10 @@ from biomedray import pixels
 from biomedray.errors import WorkError
 from biomedray.model import features
 from biomedray.model.loss import world_size
+from biomedray.train.presets import ZeroShotSet
 from biomedray.train.rows import PairsReader
 from biomedray.train.step import Tokenize
+from biomedray.train.zeroshot import ZeroShot
 
 _BATCH = 64
 _BLOCK = 1024
@@ -35,6 +37,7 @@ class Validation:
         tokenize: Tokenize,
         cache_mb: int,
         skip: Callable[[str, str], None] | None = None,
+        zeroshot: Mapping[str, ZeroShotSet] | None = None,
     ):
         self._reader = reader
         self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
@@ -42,23 +45,27 @@ class Validation:
         self._skip = skip
         self._room = cache_mb * _MIB
         self._kept: dict[tuple[int, int], tuple[torch.Tensor, str]] = {}
-        rank = distributed.get_rank() if world_size() > 1 else 0
         rows = [(group, row) for group, size in enumerate(self._reader.sizes) for row in range(int(size))][:limit]
         self._count = len(rows)
-        # Every worker takes equally many; the last ones go round to the beginning again.
-        share = -(-len(rows) // world_size())
-        self._rows = [rows[(rank + i * world_size()) % len(rows)] for i in range(share)]
+        self._rows = [rows[i] for i in own_share(len(rows))]
+        self._zeroshot = ZeroShot(zeroshot or {}, self._pixels, tokenize, gathered, own_share)
 
     def __call__(self, clip: Any, device: str) -> dict[str, float]:
-        """``val_loss`` (InfoNCE over all val pairs at once), ``val_r1_i2t``, ``val_r1_t2i``; {} without val pairs."""
-        if self._count == 0:
-            return {}
+        """``val_loss`` (InfoNCE over all val pairs at once), ``val_r1_i2t``, ``val_r1_t2i``, ``val_zeroshot_...`` of each set.
+
+        Without val pairs only the sets are scored.
+        """
         clip.eval()
         with torch.inference_mode():
-            images, texts = (self._gathered(part) for part in self._embed(clip, device))
-            scores = retrieval_scores(images, texts, clip.logit_scale.exp())
+            scores = self._retrieval(clip, device) | self._zeroshot(clip, device)
         clip.train()
         return scores
+
+    def _retrieval(self, clip: Any, device: str) -> dict[str, float]:
+        if self._count == 0:
+            return {}
+        images, texts = (gathered(part, self._count) for part in self._embed(clip, device))
+        return retrieval_scores(images, texts, clip.logit_scale.exp())
 
     def _embed(self, clip: Any, device: str) -> tuple[torch.Tensor, torch.Tensor]:
         rows, both = iter(self._rows), []
@@ -75,7 +82,7 @@ class Validation:
         row = self._reader.row(*key)
         pair_id, data, caption = row["pair_id"], row["image"], row["caption"]
         try:
-            image = self._transform(pixels.decode(data)[0])
+            image = self._pixels(data)
         except pixels.PixelError as error:
             if self._skip is None:
                 raise WorkError(f"pair {pair_id}: its image cannot be decoded ({error}); ingest the articles again") from None
@@ -86,13 +93,24 @@ class Validation:
             self._kept[key] = (image, caption)
         return image, caption
 
-    def _gathered(self, part: torch.Tensor) -> torch.Tensor:
-        """Every worker's rows in the order of the split; worker r holds rows r, r + world, ..."""
-        if world_size() == 1:
-            return part
-        parts = [torch.empty_like(part) for _ in range(world_size())]
-        distributed.all_gather(parts, part.contiguous())
-        return torch.stack(parts, dim=1).flatten(0, 1)[: self._count]
+    def _pixels(self, data: bytes) -> torch.Tensor:
+        found: torch.Tensor = self._transform(pixels.decode(data)[0])
+        return found
+
+
+def own_share(count: int) -> list[int]:
+    """Rows r, r + world, ... of worker r; every worker takes equally many, the last ones go round to the beginning again."""
+    rank = distributed.get_rank() if world_size() > 1 else 0
+    return [(rank + i * world_size()) % count for i in range(-(-count // world_size()))]
+
+
+def gathered(part: torch.Tensor, count: int) -> torch.Tensor:
+    """Every worker's rows of a share, in the order of the whole."""
+    if world_size() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(world_size())]
+    distributed.all_gather(parts, part.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)[:count]
 
 
 def retrieval_scores(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> dict[str, float]:

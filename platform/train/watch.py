@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl and TensorBoard files, and a bar that follows them."""
+"""What a run says while it goes: metrics.jsonl, sinks such as TensorBoard, a profile, and a bar that follows the lines."""
 
 from __future__ import annotations
 
@@ -9,42 +9,50 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from biomedray.artifacts import write_atomic
+from biomedray.artifacts import atomic_path, write_atomic
+from biomedray.train.presets import WatchConfig
+from biomedray.train.sinks import open_sinks
 
 METRICS = "metrics.jsonl"
 _POLL_SECONDS = 0.5
 
 
 class MetricsLog:
-    """Lines of a run, one JSON object each with ``samples_seen``; on resume later lines are cut off."""
+    """Lines of a run, one JSON object each with ``samples_seen``; on resume later lines are cut off.
 
-    def __init__(self, folder: Path, seen: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    Raises:
+        UserError: a package that the settings need is not installed.
+    """
 
+    def __init__(self, folder: Path, seen: int, config: WatchConfig | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS
         cut_after(path, seen)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "logs"), purge_step=seen + 1 if seen else None)
+        self._sinks = open_sinks(folder, seen, config or WatchConfig())
 
     def write(self, values: dict[str, Any]) -> None:
-        """One line; its numbers go to TensorBoard at x = samples_seen."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if name not in ("samples_seen", "kind"):
-                self._board.add_scalar(f"{values['kind']}/{name}", value, values["samples_seen"])
+        """One line; its numbers go to every sink at x = samples_seen."""
+        self._put(values)
+        numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if name not in ("samples_seen", "kind")}
+        for sink in self._sinks:
+            sink.write(numbers, values["samples_seen"])
 
     def note(self, seen: int, text: str) -> None:
         """A line about something out of the ordinary."""
-        self._file.write(json.dumps({"kind": "note", "samples_seen": seen, "text": text}) + "\n")
+        self._put({"kind": "note", "samples_seen": seen, "text": text})
+        for sink in self._sinks:
+            sink.note(text, seen)
+
+    def _put(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._board.add_text("note", text, seen)
 
     def close(self) -> None:
         """End the files."""
         self._file.close()
-        self._board.close()
+        for sink in self._sinks:
+            sink.close()
 
 
 def cut_after(path: Path, seen: int) -> None:
@@ -61,6 +69,39 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
     return lines
+
+
+class Profiler:
+    """torch.profiler over the steps ``first`` to ``last`` of a start of the run; its trace goes into ``profile/``."""
+
+    def __init__(self, folder: Path, steps: tuple[int, int] | None) -> None:
+        self._folder, self._steps, self._count = folder / "profile", steps, 0
+        self._profile: Any = None
+
+    def step(self) -> None:
+        """Call before each step."""
+        if self._steps is None:
+            return
+        self._count += 1
+        if self._count == self._steps[0]:
+            import torch.profiler
+
+            self._profile = torch.profiler.profile(record_shapes=True)
+            self._profile.start()
+        elif self._count == self._steps[1] + 1:
+            self.close()
+
+    def close(self) -> None:
+        """Write what was recorded: a trace for chrome://tracing or Perfetto, and a table of the operators."""
+        if self._profile is None:
+            return
+        self._profile.stop()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._folder / "trace.json") as temporary:
+            self._profile.export_chrome_trace(str(temporary))
+        table = self._profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=40)
+        write_atomic(self._folder / "operators.txt", table + "\n")
+        self._profile = None
 
 
 @contextlib.contextmanager
@@ -109,7 +150,10 @@ def _note(line: dict[str, Any]) -> str:
         return str(line["text"])
     epoch = f"epoch {line['epoch'] + 1}"
     if line["kind"] == "step":
-        return f"{epoch}, loss {line['loss']:.3f}, {line['pairs_per_second']:.0f} pairs/s"
+        shares = [(name, line.get(key)) for name, key in (("MFU", "mfu"), ("wait", "data_wait_share"), ("padding", "pad_waste"))]
+        shown = "".join(f", {name} {value:.1%}" for name, value in shares if value is not None)
+        return f"{epoch}, loss {line['loss']:.3f}, {line['pairs_per_second']:.0f} pairs/s{shown}, scale {line['logit_scale']:.1f}"
+    done = epoch if line["kind"] == "validation" else f"{epoch} done"
     if "val_r1_i2t" not in line:
-        return f"{epoch} done"
-    return f"{epoch} done, val R@1 {line['val_r1_i2t']:.1%} / {line['val_r1_t2i']:.1%}"
+        return done
+    return f"{done}, val R@1 {line['val_r1_i2t']:.1%} / {line['val_r1_t2i']:.1%}"
