@@ -14,6 +14,7 @@ import psutil
 import pytest
 import ray.train
 import torch
+from pyarrow import fs
 
 from biomedray.artifacts import read_manifest
 from biomedray.config import override
@@ -21,6 +22,7 @@ from biomedray.errors import UserError, WorkError
 from biomedray.train import checkpoint, loop, preset, train
 from biomedray.train.fit import Notice, fit
 from biomedray.train.prepare import check, finish, prepare
+from biomedray.train.source import open_filesystem
 from biomedray.train.watch import METRICS, read_lines
 
 pytestmark = pytest.mark.ray
@@ -136,13 +138,22 @@ def test_a_killed_run_goes_on_when_started_again(ray_cluster, pairs, expected, t
 
 
 @pytest.mark.heavy
-def test_a_machine_that_is_about_to_leave_is_a_notice(ray_cluster, pairs, tmp_path, monkeypatch):
-    """Asked through Ray by every worker at the same steps; nothing is leaving, so nothing is saved but what is due."""
+def test_pairs_and_checkpoints_in_a_store(ray_cluster, pairs, s3, tmp_path):
+    """Workers that share nothing but the store; Ray's own notes lie there while it runs, and go."""
+
+    def address(key: str) -> str:
+        return s3(key).replace("s3://", "s3://test:test@")  # this cluster's workers started without the keys
+
     out = tmp_path / "model"
-    config = override(CONFIG, ["train.checkpoint_every=null", "train.epochs=1", "train.keep_checkpoints=9"])
-    train(pairs, out, config, workers=2, progress=False, storage=str(tmp_path / "store"))
-    assert [path.name for path in (out / "checkpoints").glob("samples-*")] == ["samples-000000000120"]
-    assert (tmp_path / "store" / "samples-000000000120" / "about.json").is_file()
+    config = override(CONFIG, ["train.epochs=1"])
+    manifest = train(address(pairs.name), out, config, workers="1-2", progress=False, storage=address("runs/ray"))
+    assert manifest.counts["samples_seen"] == 120
+    assert manifest.details["workers"] == "1-2"
+    filesystem, base = open_filesystem(address("runs/ray"))
+    names = {entry.base_name for entry in filesystem.get_file_info(fs.FileSelector(base))}
+    assert names == {"run.json", "start", "samples-000000000096", "samples-000000000120"}
+    again = train(address(pairs.name), tmp_path / "again", config, progress=False, storage=address("runs/ray"))
+    assert again.counts["samples_seen"] == 120
 
 
 def test_what_ray_says_of_leaving_machines(monkeypatch):
