@@ -4,7 +4,8 @@
 
 A crop on the device wants pictures of one size, so each reduced copy must be resized to a square on the CPU first, and the
 whole square is sent. Rows: that resize; the crop as it is (Pillow, bicubic); the crop in torch (bilinear, no filter for
-shrinking) on the same core. Microseconds of CPU a picture, one thread, median of rounds; ``bytes`` sent for it, and the share of a float image's bytes.
+shrinking) on the same core. Microseconds of CPU a picture, one thread, median of rounds; ``bytes`` sent for it, and as a
+share of a float image's.
 """
 
 from __future__ import annotations

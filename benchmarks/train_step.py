@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import _train
+import _train_gpu
 from _measure import child, median, record, work
 
 
@@ -57,9 +58,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true")
     asked = parser.parse_args()
     if asked.gpu:
-        import _train_gpu
-
-        _train_gpu.measure()
+        _train_gpu.measure(__file__)
         return
     rows = []
     for kind, patch, bert in CASES:
@@ -77,6 +76,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        work(WAYS, sys.argv[2], sys.argv[3:])
+        gpu = {f"gpu-{name}": way for name, way in _train_gpu.WAYS.items()}
+        work({**WAYS, **gpu}, sys.argv[2], sys.argv[3:])
     else:
         main()
