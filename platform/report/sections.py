@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from biomedray.artifacts import Manifest
+from biomedray.report.model import model_section
 from biomedray.report.pairs import pairs_section
 from biomedray.report.parts import Gallery, Grid, Section
 from biomedray.report.pictures import retrieval_pictures
-from biomedray.report.plots import Plot, lines
 
 
 def section_of(folder: Path, manifest: Manifest, pictures: bool = True, tokenizer: Path | None = None) -> Section:
@@ -39,38 +37,6 @@ def _recall_cell(value: float, interval: list[float]) -> str:
     return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
-def _model(folder: Path, manifest: Manifest, pictures: bool) -> Section:
-    history = manifest.details.get("history", [])
-    name = manifest.config.get("model", {}).get("name", "")
-    facts = [("configuration", str(name)), *_count_facts(manifest)]
-    if "train_seconds" in manifest.timings:
-        facts.append(("training time", f"{manifest.timings['train_seconds']:.0f} s"))
-    epochs = [_epoch_row(e) for e in history]
-    grids = [Grid("Epochs", ["epoch", "train loss", "val loss", "val R@1 figure→caption", "val R@1 caption→figure"], epochs)]
-    lead = "An open_clip model: plain open_clip loads this folder as local-dir: with no network."
-    plots = _training_plots(folder, history) if pictures else []
-    return Section("Model", lead, facts, grids, plots)
-
-
-def _epoch_row(epoch: dict[str, Any]) -> list[str]:
-    losses = [_number(epoch.get(key)) for key in ("train_loss", "val_loss")]
-    return [str(epoch["epoch"]), *losses, *[_percent(epoch.get(key)) for key in ("val_r1_i2t", "val_r1_t2i")]]
-
-
-def _training_plots(folder: Path, history: list[dict[str, Any]]) -> list[Plot]:
-    steps = _steps(folder / "metrics.jsonl")
-    losses = {"train, each step": [(s["samples_seen"], s["loss"]) for s in steps if "loss" in s]}
-    losses["validation"] = [(e["samples_seen"], e["val_loss"]) for e in history if e.get("val_loss") is not None]
-    recalls = {
-        name: [(e["samples_seen"], 100 * e[key]) for e in history if e.get(key) is not None]
-        for name, key in (("figure → caption", "val_r1_i2t"), ("caption → figure", "val_r1_t2i"))
-    }
-    return [
-        lines(losses, "Contrastive loss over pairs seen", "pairs seen"),
-        lines(recalls, "Validation R@1 over pairs seen, %", "pairs seen"),
-    ]
-
-
 def _scores(folder: Path, manifest: Manifest, pictures: bool) -> Section:
     facts = [("task", str(manifest.details.get("task", ""))), *_count_facts(manifest)]
     lead = "Queries and candidates are held-out pairs; a twin of the gold caption is gold, a tie with another a miss."
@@ -89,22 +55,8 @@ def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
     return Section(manifest.kind.capitalize(), "", _count_facts(manifest), grids)
 
 
-_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {"model": _model, "scores": _scores}
+_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {"model": model_section, "scores": _scores}
 
 
 def _count_facts(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), f"{value:,}") for name, value in manifest.counts.items() if isinstance(value, int | float)]
-
-
-def _steps(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"

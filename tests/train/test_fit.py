@@ -73,6 +73,7 @@ def test_metrics_hold_a_line_a_step(unbroken):
         "pairs_per_second",
         "data_wait_seconds",
         "data_wait_share",
+        "pad_waste",
     }
     assert all(set(line) == wanted for line in steps)
     assert list((unbroken[0] / "logs").glob("events.*"))
