@@ -175,7 +175,7 @@ def refused(says, pairs, out, config, workers=1):
 
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(pairs, unbroken, make_pairs, tmp_path):
     out = tmp_path / "model"
-    with pytest.raises(UserError, match="no such preset; there are smoke, demo, small, biomedclip"):
+    with pytest.raises(UserError, match="no such preset; there are smoke, demo, small, "):
         preset("huge")
     refused("no such folder", tmp_path / "nowhere", out, settings())
     refused("not a pairs artifact", tmp_path, out, settings())
@@ -210,4 +210,4 @@ def test_a_tower_that_breaks_on_reading_leaves_nothing_taken(pairs, tmp_path):
 
 
 def test_defaults_of_the_loop_need_no_preset():
-    assert LoopConfig() == preset("biomedclip").train.model_copy(update={"grad_checkpointing": False})
+    assert LoopConfig() == preset("biomedclip").train.model_copy(update={"grad_checkpointing": "auto"})
