@@ -88,9 +88,9 @@ def known(corpus: Path) -> tuple[dict[str, Panels], dict[str, Panels]]:
     for line in (corpus / "truth.jsonl").read_text().splitlines():
         article = json.loads(line)
         for figure in article["figures"]:
-            graphics = [graphic for graphic in figure["graphics"] if graphic["expected"].get("outcome") == "pair"]
-            everything = [panel for graphic in graphics for panel in content(graphic)]
-            for graphic in graphics:
+            kept = [graphic for graphic in figure["graphics"] if graphic["expected"].get("outcome") == "pair"]
+            everything = [panel for graphic in kept for panel in content(graphic)]
+            for graphic in figure["graphics"]:
                 pair_id = f"{article['pmcid']}.{article['version']}/{figure['fig_id']}/{graphic['index']}"
                 shown[pair_id], told[pair_id] = content(graphic), everything
     return shown, told
@@ -130,7 +130,10 @@ def biomedray(*arguments: object) -> None:
 
 def measured(name: str, pairs: Path, model: Path, epochs: int) -> dict[str, Any]:
     """One training and its scores."""
-    found = child(__file__, "train", pairs, model, epochs)
+    kept = model.with_suffix(".json")  # so that scores can be had again without another training
+    if not (model / "manifest.json").is_file():
+        kept.write_text(json.dumps(child(__file__, "train", pairs, model, epochs)))
+    found = json.loads(kept.read_text())
     row = {"corpus": name, "epochs": epochs, **found, **scores(pairs, model)}
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
