@@ -51,6 +51,16 @@ def test_siglip_too(way, folder):
     assert gate.difference(found, gate.reference(folder / "m", 0.5, 0.1, "siglip")) <= LIMIT
 
 
+@pytest.mark.heavy
+def test_compiled_layers_too(folder, monkeypatch):
+    whole = torch.compile
+    # All of the compiler but the last step, which is minutes of g++.
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: whole(*args, **{**options, "backend": "aot_eager"}))
+    for changes in ({"micro_batch": 8}, {"micro_batch": 8, "grad_checkpointing": True}):
+        found = gate.step_gradients(gate.make(folder / "m", 0.5, 0.1), compile=True, **changes)
+        assert gate.difference(found, gate.reference(folder / "m", 0.5, 0.1)) <= LIMIT
+
+
 def two(rank: int, folder: Path) -> None:
     """One of two processes: gradients of its half of the batch, for every dropout, in one piece and in two."""
     own = slice(rank * 8, rank * 8 + 8)
