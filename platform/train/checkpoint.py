@@ -20,6 +20,7 @@ import torch
 
 from biomedray.errors import UserError, WorkError
 from biomedray.train.mirror import Mirror
+from biomedray.train.source import public
 
 PREFIX = "samples-"
 ABOUT = "about.json"
@@ -137,7 +138,7 @@ class Writer:
         """
         self.wait()
         if self._trouble is not None and self._mirror is not None:
-            raise WorkError(f"{self._mirror.address}: the newest checkpoint could not be copied there ({self._trouble})")
+            raise WorkError(f"{public(self._mirror.address)}: the newest checkpoint could not be copied there ({self._trouble})")
 
     def close(self) -> None:
         """End the thread; what was begun is written."""
@@ -152,7 +153,9 @@ class Writer:
             self._trouble = None
         except Exception as error:  # noqa: BLE001  # each file system raises errors of its own; the disk has the checkpoint
             self._trouble = error
-            _LOG.warning("%s: %s could not be copied there (%s); the next one will be tried", self._mirror.address, target, error)
+            _LOG.warning(
+                "%s: %s could not be copied there (%s); the next one will be tried", public(self._mirror.address), target, error
+            )
 
 
 def latest(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from typing import Any
 from pyarrow import fs
 
 from biomedray.errors import UserError
-from biomedray.train.source import first_line, is_remote, open_filesystem
+from biomedray.train.source import first_line, is_remote, open_filesystem, public
 
 _PREFIX = "samples-"
 _WHOLE = "about.json"
@@ -46,9 +46,11 @@ class Mirror:
             with filesystem.open_input_stream(f"{base}/{_RUN}") as file:
                 found = json.loads(file.read())
         except Exception as error:  # noqa: BLE001  # each file system raises errors of its own; all mean that it can't be read
-            raise UserError(f"--storage {self.address}: cannot be read ({first_line(error)})") from None
+            raise UserError(f"--storage {public(self.address)}: cannot be read ({first_line(error)})") from None
         if found != {"config": self.identity}:
-            raise UserError(f"--storage {self.address}: holds another run (other settings or pairs); choose another address")
+            raise UserError(
+                f"--storage {public(self.address)}: holds another run (other settings or pairs); choose another address"
+            )
         return True
 
     def claim(self, start: Path) -> None:
@@ -63,7 +65,7 @@ class Mirror:
             with filesystem.open_output_stream(f"{base}/{_RUN}") as file:
                 file.write(json.dumps({"config": self.identity}).encode())
         except Exception as error:  # noqa: BLE001  # as above
-            raise UserError(f"--storage {self.address}: cannot be written ({first_line(error)})") from None
+            raise UserError(f"--storage {public(self.address)}: cannot be written ({first_line(error)})") from None
 
     def upload(self, checkpoint: Path, keep: int) -> None:
         """Copy a checkpoint, and drop those beyond the newest ``keep``."""

@@ -20,7 +20,7 @@ from biomedray.train.mirror import Mirror
 from biomedray.train.plan import Plan, Workers
 from biomedray.train.presets import TrainConfig
 from biomedray.train.rows import PairsReader, RowIndex, index_rows
-from biomedray.train.source import Source
+from biomedray.train.source import Source, public
 from biomedray.train.step import Stepper
 from biomedray.train.texts import index_for
 
@@ -49,7 +49,7 @@ def check(pairs: Path | str, out: Path, config: TrainConfig, workers: int | str 
     source.manifest()
     found = Checked(source, source.fingerprint(), index_for(source, config.data), index_rows(source, "val"))
     if found.train.rows == 0:
-        raise UserError(f"{pairs}: its train split is empty; ingest more articles")
+        raise UserError(f"{public(source.address)}: its train split is empty; ingest more articles")
     Workers.of(workers).check(Plan(found.train.rows, config.train).batch_sizes)
     towers.check(config.model)
     sinks.check(config.watch)

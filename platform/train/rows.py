@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError, WorkError
 from biomedray.records import Split
-from biomedray.train.source import Source, first_line
+from biomedray.train.source import Source, first_line, public
 
 COLUMNS = ("pair_id", "image", "caption")
 # A store that doesn't answer is asked again after 1/2, 1, 2, 4, 8 and 16 seconds.
@@ -104,10 +104,10 @@ def _group_sizes(source: Source, name: str, wanted: frozenset[str]) -> list[int]
     try:
         metadata = _patiently(source, name, pq.read_metadata)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{source.address}/{name}: not a Parquet file ({first_line(error)})") from None
+        raise UserError(f"{public(source.address)}/{name}: not a Parquet file ({first_line(error)})") from None
     missing = wanted - set(metadata.schema.to_arrow_schema().names)
     if missing:
-        raise UserError(f"{source.address}/{name}: lacks the columns {', '.join(sorted(missing))}")
+        raise UserError(f"{public(source.address)}/{name}: lacks the columns {', '.join(sorted(missing))}")
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
@@ -245,7 +245,7 @@ class PairsReader:
         try:
             return _patiently(self.source, name, read)
         except Exception as error:  # noqa: BLE001  # each file system raises errors of its own
-            line = f"{self.source.address}/{name}: cannot be read ({first_line(error)}); start the same command again to go on"
+            line = f"{public(self.source.address)}/{name}: cannot be read ({first_line(error)}); start the same command again to go on"
             raise WorkError(line) from None
 
     def _read_footer(self, name: str) -> Any:

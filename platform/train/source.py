@@ -54,7 +54,7 @@ class Source:
         try:
             found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
         except Exception as error:  # noqa: BLE001  # each file system raises errors of its own
-            raise UserError(f"{self.address}: {folder} cannot be listed ({first_line(error)})") from None
+            raise UserError(f"{public(self.address)}: {folder} cannot be listed ({first_line(error)})") from None
         return [f"{folder}/{name}" for name in sorted(entry.base_name for entry in found) if name.endswith(".parquet")]
 
     def open(self, name: str) -> Any:
@@ -95,6 +95,14 @@ class Source:
         return _read_once(self.address, MANIFEST)
 
 
+def public(address: str) -> str:
+    """An address as it may be shown: without user, key and query."""
+    if not is_remote(address):
+        return address
+    scheme, _, rest = address.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
 def is_remote(address: Path | str) -> bool:
     """Whether it is an address and not a folder."""
     return "://" in str(address)
@@ -109,8 +117,10 @@ def _read_once(address: str, name: str) -> bytes:
     except Exception as error:  # noqa: BLE001  # each file system raises errors of its own; all mean that it can't be read
         cause = error.__cause__ or error  # fsspec says of a server that is down that the file is not there
         if isinstance(cause, FileNotFoundError):
-            raise UserError(f"{address}: not a pairs artifact (no {name})") from None
-        raise UserError(f"{address}: cannot be read ({first_line(cause)}); check the address and the credentials") from None
+            raise UserError(f"{public(address)}: not a pairs artifact (no {name})") from None
+        raise UserError(
+            f"{public(address)}: cannot be read ({first_line(cause)}); check the address and the credentials"
+        ) from None
 
 
 @lru_cache(maxsize=32)
@@ -126,10 +136,10 @@ def open_filesystem(address: str) -> tuple[fs.FileSystem, str]:
         try:
             other, path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
-            raise UserError(f"{address}: cannot be opened ({first_line(error)})") from None
+            raise UserError(f"{public(address)}: cannot be opened ({first_line(error)})") from None
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(other))
     except OSError as error:
-        raise UserError(f"{address}: cannot be opened ({first_line(error)})") from None
+        raise UserError(f"{public(address)}: cannot be opened ({first_line(error)})") from None
     return filesystem, path.rstrip("/")
 
 

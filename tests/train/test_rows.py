@@ -13,7 +13,7 @@ from biomedray.train.feed import Feed, FeedSettings
 from biomedray.train.plan import Plan
 from biomedray.train.presets import DataConfig, LoopConfig
 from biomedray.train.rows import PairsReader, RowIndex, index_rows
-from biomedray.train.source import Source
+from biomedray.train.source import Source, public
 
 DATA = DataConfig(window_row_groups=3, crop_scale=(0.5, 1.0), cache_mb=0)
 
@@ -77,6 +77,15 @@ def test_an_address_without_pairs_is_refused(s3, address, says):
     with pytest.raises(UserError, match=says) as caught:
         Source.of(address).manifest()
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_shown_of_an_address_holds_no_key():
+    assert public("s3://user:se@cret@bucket/a/b?endpoint_override=x") == "s3://bucket/a/b"
+    assert public("https://host/pairs") == "https://host/pairs"
+    assert public("/data/pairs@home?") == "/data/pairs@home?"
+    with pytest.raises(UserError) as caught:
+        Source.of("s3://user:secret@figures/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1").manifest()
+    assert "secret" not in str(caught.value)
 
 
 def test_an_index_survives_its_file(pairs, tmp_path):
