@@ -116,10 +116,15 @@ def _plots(steps: list[dict[str, Any]], history: list[dict[str, Any]]) -> list[P
         ("Learning rate, 1e-4", {"lr": _points(steps, "lr", 1e4)}),
         ("Logit scale", {"scale": _points(steps, "logit_scale")}),
         ("Pairs a second", {"pairs/s": _points(steps, "pairs_per_second")}),
-        ("Shares of a step, %", {name: _points(steps, key, 100) for name, key in shares.items()}),
+        (_shares_title(shares, steps), {name: _points(steps, key, 100) for name, key in shares.items()}),
     ]
     drawn = [(title, {name: points for name, points in series.items() if points}) for title, series in found]
     return [lines(series, title, _X) for title, series in drawn if series]
+
+
+def _shares_title(shares: dict[str, str], steps: list[dict[str, Any]]) -> str:
+    """Named after what is drawn, since a plot of one line has no legend."""
+    return ", ".join([*(name for name, key in shares.items() if _column(steps, key)), "%"]).capitalize().replace("mfu", "MFU")
 
 
 def _zero_shot(history: list[dict[str, Any]]) -> list[str]:

@@ -41,17 +41,22 @@ def bars(counts: npt.NDArray[Any], start: float, width: float, title: str, note:
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Plot:
     """One line for each series; a dense series is drawn thin, a sparse one with marks."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     figure, axes = _axes()
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
         if points:
             dense = len(points) > 60
             x, y = zip(*points, strict=True)
             axes.plot(
-                x, y, label=name, color=colour, linewidth=0.8 if dense else 1.8, marker=None if dense else "o", markersize=3
+                x, y, label=name, color=colour, linewidth=1.1 if dense else 1.8, marker=None if dense else "o", markersize=3
             )
-    if axes.lines:
+    if len(axes.lines) > 1:  # of a single line the heading says what it is
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     axes.set_xlabel(x_label, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     return Plot(title, _svg(figure))
 
