@@ -245,8 +245,8 @@ class PairsReader:
         try:
             return _patiently(self.source, name, read)
         except Exception as error:  # noqa: BLE001  # each file system raises errors of its own
-            line = f"{public(self.source.address)}/{name}: cannot be read ({first_line(error)}); start the same command again to go on"
-            raise WorkError(line) from None
+            file = f"{public(self.source.address)}/{name}"
+            raise WorkError(f"{file}: cannot be read ({first_line(error)}); start the same command again to go on") from None
 
     def _read_footer(self, name: str) -> Any:
         return _patiently(self.source, name, pq.read_metadata)
