@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import distributed
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from biomedray.model.loss import contrastive_loss, sharded_loss
+from biomedray.model.loss import contrastive_loss, sharded_loss, sigmoid_loss
 
 ROWS, WIDTH = 12, 7
 
@@ -67,6 +68,47 @@ def test_golden_values():
     same = torch.ones(4, 1)
     assert float(contrastive_loss(same, same, torch.tensor(10.0))) == pytest.approx(math.log(4))
     assert float(sharded_loss(eye, eye, torch.tensor(1.0))) == pytest.approx(math.log(1 + 3 / math.e))
+
+
+class _Largest(TorchDispatchMode):
+    """The most numbers that any tensor holds, forward and backward."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, torch.Tensor):
+                self.numbers = max(self.numbers, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("kind", ["infonce", "siglip"])
+def test_tiles_give_the_same_and_never_hold_the_matrix(kind):
+    def run(tile):
+        torch.manual_seed(0)
+        images, texts = (functional.normalize(torch.randn(96, 5), dim=1).requires_grad_() for _ in range(2))
+        scale, bias = torch.tensor(30.0, requires_grad=True), torch.tensor(-4.0, requires_grad=True)
+        with _Largest() as seen:
+            if kind == "infonce":
+                loss = contrastive_loss(images, texts, scale, tile) + 0 * bias
+            else:
+                loss = sigmoid_loss(images, texts, scale, bias, tile)
+            loss.backward()
+        return [loss.detach(), images.grad, texts.grad, scale.grad, bias.grad], seen.numbers
+
+    (whole, most), (tiled, least) = run(None), run(10)
+    assert most == 96 * 96
+    assert least <= 96 * 10  # a row of tiles' sums, or the features themselves
+    for mine, expected in zip(tiled, whole, strict=True):
+        torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_siglip_golden_values():
+    eye, zero = torch.eye(4), torch.tensor(0.0)
+    # 4 right ones at logit 1 and 12 wrong ones at logit 0, by 4 pairs
+    expected = math.log(1 + math.exp(-1)) + 3 * math.log(2)
+    assert float(sigmoid_loss(eye, eye, torch.tensor(1.0), zero)) == pytest.approx(expected)
 
 
 def test_wrong_shapes_are_errors():
