@@ -63,3 +63,14 @@ def test_normalise_is_per_channel():
     found = normalise(batch, torch.tensor([0.0, 0.5, 0.5]), torch.tensor([1.0, 0.5, 0.25]))
     assert found.shape == (2, 3, 4, 4)
     torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([0.0, (128 / 255 - 0.5) / 0.5, 2.0]))
+
+
+@pytest.mark.parametrize("size", [(900, 100), (100, 900), (300, 300)])
+def test_relative_crops_keep_the_pictures_own_shape(size):
+    width, height = size
+    crop = Crop(16, (0.85, 1.0), (0.87, 1.15), relative=True)
+    for seed in range(50):
+        left, top, right, bottom = _crop_box(width, height, crop, np.random.default_rng(seed))
+        ratio = (right - left) / (bottom - top) / (width / height)
+        assert 0.83 < ratio < 1.2
+        assert (right - left) * (bottom - top) > 0.8 * width * height  # no outer panel of a wide figure is cut off
