@@ -330,7 +330,8 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
         layer = image.crop(box)
         layer = layer if layer.mode == "RGBA" else layer.convert("RGBA")
         result.paste(layer, box, layer)
-        if not differs and layer.getchannel("A").getextrema()[0] < 255:
+        opaque = layer.getchannel("A").getextrema() == (255, 255)
+        if not differs and not opaque:
             differs = ImageChops.difference(layer.convert("RGB"), result.crop(box)).getbbox() is not None
     return result, differs
 
