@@ -85,4 +85,4 @@ def measure(script: str) -> None:
                 case = {"way": name, "captions": kind, "patch_dropout": float(patch), "pairs": int(pairs)}
                 keys = ("pairs_s", "mfu", "peak_gib", "warm_s", "note", "micro_batch", "recomputed")
                 rows.append({**case, "checkpointing": checkpointing == "1", **{key: found[key] for key in keys if key in found}})
-    record("train_step_gpu", f"pairs a second over {_STEPS} steps, bf16", rows, torch=torch.__version__)
+    record("train-step-gpu", f"pairs a second over {_STEPS} steps, bf16", rows, torch=torch.__version__)

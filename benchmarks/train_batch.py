@@ -100,7 +100,7 @@ def main() -> None:
         row["scale_gradient / true"] = row["scale_gradient"] / true
     rows.append({"way": "plain formula", "scale_gradient": true, "scale_gradient / true": 1.0})
     method = f"{asked.pairs} pairs from micro-batches of {asked.micro}, one thread, median of {asked.rounds} steps"
-    record("train_batch", method, rows, torch=torch.__version__, gpu="not measured on a GPU")
+    record("train-batch", method, rows, torch=torch.__version__, gpu="not measured on a GPU")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
         for name, (_, sent) in ways.items():
             found = {"cpu_us": statistics.median(seen[name]), "bytes": 3 * sent**2, "of_float": sent**2 / (4 * crop.size**2)}
             rows.append({"way": name, "smallest_crop": scale[0], **found})
-    record("train_crop", f"{_PICTURES} pictures, median of {_ROUNDS} rounds", rows, torch=torch.__version__)
+    record("train-crop", f"{_PICTURES} pictures, median of {_ROUNDS} rounds", rows, torch=torch.__version__)
 
 
 def _squares(copies: list[np.ndarray], side: int) -> list[np.ndarray]:

@@ -71,7 +71,7 @@ def main() -> None:
         padded = {key: median(seen["biomedray"], key) for key in ("tokens", "padded_tokens")}
         rows.append({**entry, "biomedray_cpu_s": ours, "ratio": theirs / ours, **padded})
     method = f"CPU seconds a step of {asked.pairs} pairs, one thread, median of {asked.rounds} x {asked.steps} steps"
-    record("train_step", method, rows, torch=torch.__version__, gpu="not measured on a GPU")
+    record("train-step", method, rows, torch=torch.__version__, gpu="not measured on a GPU")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -59,6 +60,7 @@ def head() -> Iterator[str]:
     yield address
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:

@@ -94,10 +94,15 @@ def test_killed_workers_are_replaced(slow_source: Path, tmp_path: Path, ray_clus
     assert _files(tmp_path / "pairs") == whole
 
 
+# Short paths, for Ray's sockets; they go when the tests end.
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
 def _start(source: Path, out: Path) -> subprocess.Popen[bytes]:
     """The same run in a process of its own, with a Ray of its own that dies with it."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="rk", dir="/tmp")
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="rk", dir="/tmp", ignore_cleanup_errors=True))
+    environment["RAY_TMPDIR"] = _FOLDERS[-1].name
     command = [sys.executable, "-c", CODE, str(source), str(out), SMALL.model_dump_json()]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
