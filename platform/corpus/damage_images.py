@@ -141,7 +141,13 @@ def _image_16_bit_png(found: Bundle) -> Expected:
 
 @damage.on()
 def _image_palette_alpha_png(found: Bundle) -> Expected:
-    return _swap(found, _saved(_picture(found).quantize(64), "PNG", transparency=0), "png", ("alpha", "palette"), "PNG")
+    indexed = _picture(found).quantize(64)
+    palette = np.asarray(indexed.getpalette()).reshape(-1, 3)
+    # The rarest colour but white is see-through: who drops transparency sees another picture, and it isn't blank.
+    counts = np.bincount(np.asarray(indexed).ravel(), minlength=len(palette))
+    seen = np.flatnonzero((counts[: len(palette)] > 0) & (palette.min(axis=1) < 250))
+    data = _saved(indexed, "PNG", transparency=int(seen[counts[seen].argmin()]))
+    return _swap(found, data, "png", ("alpha", "palette", "transparent"), "PNG")
 
 
 @damage.on()
