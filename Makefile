@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the whole road on a generated corpus, in minutes: ingest, train, evaluate, search, serve
 	$(BIN)/biomedray demo --out out/demo
 
-test: $(READY) ## the tests; some 9 minutes on 2 cores
+test: $(READY) ## the tests; some 10 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not heavy"
 
 test-heavy: $(READY) ## those that take a minute or more each: kills, the served replica, the whole road, a job
