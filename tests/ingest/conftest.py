@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -129,15 +127,9 @@ def run_here() -> Callable[..., list[int]]:
 
 
 @pytest.fixture(scope="session")
-def servers() -> ModuleType:
+def servers(load_module: Callable[[Path], ModuleType]) -> ModuleType:
     """servers.py beside this file."""
-    spec = importlib.util.spec_from_file_location("ingest_servers", Path(__file__).with_name("servers.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module(Path(__file__).with_name("servers.py"))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
+
+S = TypeVar("S", bound=ThreadingHTTPServer)
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,7 @@ def _from_upstream(upstream: str, method: str, target: str, headers: dict[str, s
 
 
 @contextmanager
-def running(server: Faulty) -> Iterator[Faulty]:
+def running(server: S) -> Iterator[S]:
     """The server, answering until the end of the block."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +16,8 @@ from PIL import Image, ImageDraw
 
 from biomedray.artifacts import Manifest, write_manifest
 from biomedray.records import PAIR_SCHEMA
+
+LoadModule = Callable[[Path], ModuleType]
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -121,27 +121,22 @@ def break_image() -> Callable[[Path], Path]:
     return make
 
 
-def _beside(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="session")
+def servers(load_module: LoadModule) -> ModuleType:
+    """What ingest's tests serve buckets with."""
+    return load_module(Path(__file__).parents[1] / "ingest" / "servers.py")
 
 
 @pytest.fixture(scope="session")
-def http(pairs: Path) -> Iterator[Any]:
+def http(pairs: Path, load_module: LoadModule, servers: ModuleType) -> Iterator[Any]:
     """The parent of the toy pairs over HTTP."""
-    with _beside(Path(__file__).with_name("servers.py")).serving(pairs.parent) as server:
+    with servers.running(load_module(Path(__file__).with_name("listing.py")).Server(pairs.parent)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def s3(pairs: Path) -> Iterator[Callable[[str], str]]:
+def s3(pairs: Path, servers: ModuleType) -> Iterator[Callable[[str], str]]:
     """moto's S3 with the toy pairs in it; gives the address of a key."""
-    servers = _beside(Path(__file__).parents[1] / "ingest" / "servers.py")
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     with pytest.MonkeyPatch.context() as patch, servers.moto_bucket(pairs.parent, "figures") as address:
         for name, value in keys.items():
