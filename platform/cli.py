@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
+from biomedray.arguments import ConfigFile, Model, Out, Pairs, Quiet, Settings, SplitName, console, errors
+from biomedray.cli_evaluate import evaluate_app
 from biomedray.errors import UserError, WorkError
 from biomedray.options import (
     Closed,
@@ -43,18 +44,7 @@ app = typer.Typer(
     "Start with [bold]biomedray demo[/bold]. Every artifact is a folder with a manifest.json; look into one with "
     "[bold]biomedray inspect[/bold]. A command that was killed resumes when it is started again.",
 )
-evaluate_app = typer.Typer(no_args_is_help=True, help="Score a model on held-out pairs.")
 app.add_typer(evaluate_app, name="evaluate")
-
-console = Console()
-errors = Console(stderr=True)
-
-Out = Annotated[Path, typer.Argument(help="Folder for the artifact; must be new, or hold an unfinished run of the same command.")]
-Pairs = Annotated[Path, typer.Argument(help="A pairs artifact, as made by 'biomedray ingest'.")]
-Model = Annotated[str, typer.Argument(help="A model artifact, 'local-dir:PATH' in open_clip's layout, or 'hf-hub:ORG/NAME'.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file that replaces the preset.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 
 
 class Layout(StrEnum):
@@ -79,14 +69,6 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
     HUGGINGFACE = "huggingface"
     CARD = "card"
-
-
-class SplitName(StrEnum):
-    """A split of a pairs artifact."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
 
 
 @app.command()
@@ -320,21 +302,6 @@ def export(
     _show(out, manifest.counts)
     if options := manifest.details.get("open_clip"):
         console.print(f"open_clip_train, in {out}: {options}", highlight=False, soft_wrap=True)
-
-
-@evaluate_app.command("retrieval")
-def evaluate_retrieval(
-    pairs: Pairs,
-    model: Model,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the scores.")],
-    split: Annotated[SplitName, typer.Option(help="Which pairs.")] = SplitName.TEST,
-    quiet: Quiet = False,
-) -> None:
-    """Recall at 1, 5 and 10, figure to caption and caption to figure, against chance, with 95 % intervals."""
-    from biomedray.evaluate import retrieval
-    from biomedray.report import scores_table
-
-    console.print(scores_table(retrieval(pairs, model, out, split.value, progress=not quiet)))
 
 
 @app.command()
