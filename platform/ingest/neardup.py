@@ -6,10 +6,13 @@ for each two bands, hold every such pair side by side (Manku, Jain, Das Sarma, W
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 _WIDTHS = (11, 11, 11, 11, 10, 10)
@@ -27,7 +30,11 @@ _FINE_DISTANCE = 14
 # The same picture in another size or compression changes these by less.
 _ASPECT, _ENTROPY, _COLOUR = 0.03, 1.2, 10.0
 
+# Comparisons at once: some hundred megabytes.
+_MEETINGS = 1 << 20
+
 Edges = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+_Meetings: TypeAlias = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,24 @@ class Images:
         )
 
 
+def images_of(rows: pa.Table | pa.RecordBatch) -> Images:
+    """From a pairs artifact's columns; 0 stands for a hash that is not there (``phash`` null)."""
+    width, height = (_numbers(rows[name], np.float64) for name in ("width", "height"))
+    sha = np.array([int(sha[:16], 16) for sha in rows["image_sha256"].to_pylist()], np.uint64)
+    fine = np.stack([_quarter(rows["phash_fine"].to_pylist(), i) for i in range(4)], axis=1)
+    floats = (_numbers(rows[name], np.float32) for name in ("entropy", "colourfulness"))
+    return Images(sha, _quarter(rows["phash"].to_pylist(), 0), fine, np.log(width / height).astype(np.float32), *floats)
+
+
+def _quarter(hashes: list[str | None], quarter: int) -> NDArray[np.uint64]:
+    """64 of the bits of hashes in hex."""
+    return np.array([int(value[16 * quarter : 16 * quarter + 16], 16) if value else 0 for value in hashes], np.uint64)
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray, kind: type[np.floating[Any]]) -> NDArray[Any]:
+    return np.array([np.nan if value is None else value for value in column.to_pylist()], kind)
+
+
 def distinct(images: Images) -> Images:
     """Each image once; byte-identical ones have the same columns."""
     return images.take(np.unique(images.sha, return_index=True)[1])
@@ -73,6 +98,40 @@ def table_edges(images: Images, table: tuple[int, int], distance: int) -> Edges:
         right.append(images.sha[same + step])
     empty = np.empty(0, np.uint64)
     return np.concatenate([empty, *left]), np.concatenate([empty, *right])
+
+
+def across(known: Images, others: Images, distance: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Near-duplicates between two lots of images, every one of them: positions in ``known`` and in ``others``, sorted."""
+    found = []
+    for table in TABLES:
+        order = np.argsort(_key(known.phash, table), kind="stable")
+        found += list(_meetings(known.take(order), order, others, table, distance))
+    pairs = np.unique(np.concatenate([np.empty((2, 0), np.intp), *found], axis=1), axis=1)
+    return pairs[0], pairs[1]
+
+
+def _meetings(
+    known: Images, order: NDArray[np.intp], others: Images, table: tuple[int, int], distance: int
+) -> Iterator[_Meetings]:
+    """``known`` lies in the order of its keys: each of the others meets the stretch of those with its own key."""
+    keys, wanted = _key(known.phash, table), _key(others.phash, table)
+    first = np.searchsorted(keys, wanted)
+    count = np.searchsorted(keys, wanted, side="right") - first
+    for rows in _stretches(count):
+        other = np.repeat(rows, count[rows])
+        ends = np.cumsum(count[rows])
+        place = np.arange(len(other)) + np.repeat(first[rows] - ends + count[rows], count[rows])
+        near = np.bitwise_count(known.phash[place] ^ others.phash[other]) <= distance
+        place, other = place[near], other[near]
+        same = _alike(known.take(place), others.take(other), distance)
+        yield np.stack([order[place[same]], other[same]])
+
+
+def _stretches(count: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Rows that meet any, in lots of bounded work (one row may exceed it)."""
+    rows = np.flatnonzero(count)
+    lots = np.cumsum(count[rows]) // _MEETINGS
+    yield from (lot for lot in np.split(rows, np.flatnonzero(np.diff(lots)) + 1) if lot.size)
 
 
 def clusters(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

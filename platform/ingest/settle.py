@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from biomedray.artifacts import atomic_path, write_atomic
 from biomedray.ingest import split as splits
 from biomedray.ingest.articles import refused_rows
-from biomedray.ingest.neardup import TABLES, Images, clusters, distinct, table_edges
+from biomedray.ingest.neardup import TABLES, Images, clusters, distinct, images_of, table_edges
 from biomedray.ingest.packages import Refused
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.write import by_source, part_name, row_order, write_rows, write_tables
@@ -61,30 +61,20 @@ def gather(out: Path, part: int) -> None:
 
 
 def _features(rows: pa.Table) -> pa.Table:
-    phash = rows["phash"].to_pylist()
-    width, height = (rows[name].to_numpy().astype(np.float64) for name in ("width", "height"))
+    images = images_of(rows)
     return pa.table(
         {
-            "sha": np.array([int(sha[:16], 16) for sha in rows["image_sha256"].to_pylist()], np.uint64),
-            "phash": np.array([int(value, 16) if value else 0 for value in phash], np.uint64),
-            "hashed": np.array([value is not None for value in phash], bool),
-            **{f"fine{i}": _fine(rows["phash_fine"], i) for i in range(4)},
-            "shape": np.log(width / height).astype(np.float32),
-            "entropy": _floats(rows["entropy"]),
-            "colour": _floats(rows["colourfulness"]),
+            "sha": images.sha,
+            "phash": images.phash,
+            "hashed": rows["phash"].is_valid(),
+            **{f"fine{i}": images.fine[:, i] for i in range(4)},
+            "shape": images.shape,
+            "entropy": images.entropy,
+            "colour": images.colour,
             "article": np.array([number(name) for name in rows["pmcid"].to_pylist()], np.uint64),
             "source": np.array([number(name) for name in rows["source_uri"].to_pylist()], np.uint64),
         }
     )
-
-
-def _fine(column: pa.ChunkedArray, quarter: int) -> NDArray[np.uint64]:
-    """64 of the 256 bits; 0 where there is no hash."""
-    return np.array([int(value[16 * quarter : 16 * quarter + 16], 16) if value else 0 for value in column.to_pylist()], np.uint64)
-
-
-def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    return np.array([np.nan if value is None else value for value in column.to_pylist()], np.float32)
 
 
 def number(name: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biomedray.ingest.neardup import MAX_DISTANCE, TABLES, Images, clusters, distinct, table_edges
+from biomedray.ingest.neardup import MAX_DISTANCE, TABLES, Images, across, clusters, distinct, table_edges
 
 
 def images(phash: list[int], fine: list[list[int]] | None = None, **columns: list[float]) -> Images:
@@ -94,3 +94,20 @@ def test_nothing_in_nothing_out() -> None:
 def test_distinct_keeps_one_of_each() -> None:
     twice = images([5, 6]).take(np.array([0, 1, 0]))
     assert distinct(twice).sha.tolist() == [1, 2]
+
+
+recipes = st.lists(st.tuples(st.sampled_from([0, 2**63 + 5]), st.sets(st.integers(0, 63), max_size=3)), max_size=9)
+
+
+@given(recipes, recipes)
+def test_across_two_lots_against_every_pair_compared(one, two):
+    known, others = ([base ^ sum(1 << bit for bit in bits) for base, bits in lot] for lot in (one, two))
+    wanted = [(i, j) for i, a in enumerate(known) for j, b in enumerate(others) if (a ^ b).bit_count() <= MAX_DISTANCE]
+    left, right = across(images(known), images(others), MAX_DISTANCE)
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == wanted
+
+
+def test_across_in_small_lots(monkeypatch):
+    monkeypatch.setattr("biomedray.ingest.neardup._MEETINGS", 3)
+    left, right = across(images([7] * 4), images([7] * 5), 0)
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(i, j) for i in range(4) for j in range(5)]
