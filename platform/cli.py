@@ -100,12 +100,18 @@ def corpus(
         Layout, typer.Option(help="PMC's Cloud layout of 2026, the former .tar.gz packages, or half of each.")
     ] = Layout.MIXED,
     broken: Annotated[float, typer.Option(min=0, max=1, help="Add this share of damaged articles, of every class.")] = 0.0,
+    long_captions: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="This share of captions opens with 100 words of background: what is seen comes after 77 tokens."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Generate articles with drawn figures, true captions and known truth, as PMC would distribute them."""
     from biomedray.corpus import generate
 
-    manifest = generate(out, articles, seed, layout.value, broken, progress=not quiet)
+    manifest = generate(out, articles, seed, layout.value, broken, progress=not quiet, long_captions=long_captions)
     _show(out, manifest.counts)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from biomedray.corpus.captions import Prose
 from biomedray.corpus.draw.canvas import Rng
 from biomedray.corpus.figures import Desk, choose_kinds, extra_figure, plan_figure, random_context
 from biomedray.corpus.grammar import chance, expand, pick, plain, sentence
@@ -20,6 +21,7 @@ BROKEN_BASE = 900_000
 """Serial numbers from here on are the damaged articles', so that they never depend on how many whole ones there are."""
 
 _ALL_LICENSES = tuple(LICENSES)
+_USUAL = Prose()
 
 
 @dataclass
@@ -56,7 +58,7 @@ def serial_number(seed: int, index: int) -> int:
     return 10_000_000 + (seed % 80) * 1_000_000 + index
 
 
-def plan_article(seed: int, index: int, layout: str, simple: bool = False) -> Article:
+def plan_article(seed: int, index: int, layout: str, simple: bool = False, prose: Prose = _USUAL) -> Article:
     """Article ``index`` of the corpus of ``seed``; ``simple`` ones have plain figures only (for damage to hit)."""
     rng = np.random.default_rng([seed, index])
     serial = serial_number(seed, index)
@@ -64,7 +66,7 @@ def plan_article(seed: int, index: int, layout: str, simple: bool = False) -> Ar
     topic = topics()[int(rng.integers(len(topics())))]
     journal = journals()[0 if simple else int(rng.integers(len(journals())))]
     context = random_context(rng, pick(rng, topic.conditions), pick(rng, words["drugs"]), pick(rng, words["surnames"]))
-    desk = Desk(rng, (seed, index), serial, layout, topic, journal, context)
+    desk = Desk(rng, (seed, index), serial, layout, topic, journal, context, prose)
     figures = _simple_figures(desk) if simple else _figures(desk)
     draft = _Draft(rng, journal, context)
     sections = _sections(draft, figures)

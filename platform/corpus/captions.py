@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from biomedray.corpus.draw.canvas import Attributes, Rng
 from biomedray.corpus.grammar import chance, expand, pick, plain, sentence
@@ -12,26 +13,55 @@ from biomedray.corpus.topics import Journal, vocabulary
 
 Context = Mapping[str, str]
 
-_LONG_SHARE = 0.16
-_LATE_SHARE = 0.3
 _FORMULA_SHARE = 0.04
 
 
-def single(rng: Rng, kind: Kind, attributes: Attributes, context: Context, journal: Journal) -> Caption:
+@dataclass(frozen=True)
+class Prose:
+    """How much captions say beside what is seen: shares of all captions, 0 to 1."""
+
+    long: float = 0.16
+    """With sentences of background."""
+    late: float = 0.3
+    """Of these the ones that open with it, so that what is seen comes late."""
+    compound_late: float = 0.0
+    """The same of compound figures."""
+    whole: bool = False
+    """All the background that there is (70 to 130 words), or some of it."""
+
+    @classmethod
+    def of(cls, long_captions: float | None) -> Prose:
+        """The usual mixture (None), or this share of captions long, with what is seen at their end."""
+        return cls() if long_captions is None else cls(long_captions, 1.0, 1.0, whole=True)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What all captions of an article share."""
+
+    rng: Rng
+    context: Context
+    journal: Journal
+    prose: Prose
+
+
+def single(voice: Voice, kind: Kind, attributes: Attributes) -> Caption:
     """The caption of one picture: what is seen, and the remarks that journals add."""
+    rng, context, journal, prose = voice.rng, voice.context, voice.journal, voice.prose
     seen = sentence(kind.phrase(rng, attributes, context))
     notes = _notes(rng, kind, context)
     topic_title = sentence(expand(rng, f"{kind.noun} in {{condition}}", context))
-    long = _filler(rng, kind.family, context) if chance(rng, _LONG_SHARE) else []
-    before, after = (long, []) if chance(rng, _LATE_SHARE) else ([], long)
+    long = _filler(voice, kind.family) if chance(rng, prose.long) else []
+    before, after = (long, []) if chance(rng, prose.late) else ([], long)
     if journal.caption == "title" and chance(rng, 0.5):
         return _assemble(journal, seen, [*before, *notes, *after])
     head = topic_title if journal.caption != "plain" or chance(rng, 0.4) else None
     return _assemble(journal, head, [*before, seen, *notes, *after])
 
 
-def compound(rng: Rng, panels: Sequence[Panel], context: Context, journal: Journal) -> Caption:
+def compound(voice: Voice, panels: Sequence[Panel]) -> Caption:
     """A lead, then one sub-caption per panel (or per run of like panels), then remarks."""
+    rng, context, journal, prose = voice.rng, voice.context, voice.journal, voice.prose
     kinds = all_kinds()
     lead = sentence(expand(rng, pick(rng, vocabulary()["leads"]), context))
     runs = _runs(panels)
@@ -40,15 +70,16 @@ def compound(rng: Rng, panels: Sequence[Panel], context: Context, journal: Journ
     trailing = chance(rng, 0.1)
     pieces = _trailing(phrases, labels) if trailing else _leading(phrases, labels, journal)
     notes = _notes(rng, kinds[panels[0].kind], context)
-    if chance(rng, _LONG_SHARE):
-        notes += _filler(rng, kinds[panels[0].kind].family, context)
-    caption = _assemble(journal, lead, ["".join(marker + text + tail for marker, text, tail in pieces), *notes])
+    long = _filler(voice, kinds[panels[0].kind].family) if chance(rng, prose.long) else []
+    before, after = (long, []) if prose.compound_late and chance(rng, prose.compound_late) else ([], long)
+    caption = _assemble(journal, lead, [*before, "".join(marker + text + tail for marker, text, tail in pieces), *notes, *after])
     parts = _spans(caption.text, [plain(text) for _, text, _ in pieces], labels)
     return Caption(caption.title, caption.paragraphs, caption.text, tuple(parts))
 
 
-def shared(rng: Rng, kind: Kind, attributes: Attributes, context: Context, journal: Journal) -> Caption:
+def shared(voice: Voice, kind: Kind, attributes: Attributes) -> Caption:
     """The caption of a fig-group whose members have none of their own."""
+    rng, context, journal = voice.rng, voice.context, voice.journal
     seen = sentence(kind.phrase(rng, attributes, context))
     return _assemble(
         journal, sentence(expand(rng, pick(rng, vocabulary()["leads"]), context)), [seen, *_notes(rng, kind, context)]
@@ -74,10 +105,10 @@ def _notes(rng: Rng, kind: Kind, context: Context) -> list[str]:
     return [sentence(expand(rng, kind.notes[i], context)) for i in sorted(chosen.tolist())] + formula
 
 
-def _filler(rng: Rng, family: str, context: Context) -> list[str]:
-    pool = vocabulary()["long"][family]
-    count = int(rng.integers(max(2, len(pool) - 2), len(pool) + 1))
-    return [sentence(expand(rng, pool[i], context)) for i in sorted(rng.permutation(len(pool))[:count].tolist())]
+def _filler(voice: Voice, family: str) -> list[str]:
+    rng, pool = voice.rng, vocabulary()["long"][family]
+    count = len(pool) if voice.prose.whole else int(rng.integers(max(2, len(pool) - 2), len(pool) + 1))
+    return [sentence(expand(rng, pool[i], voice.context)) for i in sorted(rng.permutation(len(pool))[:count].tolist())]
 
 
 def _runs(panels: Sequence[Panel]) -> list[list[Panel]]:

@@ -38,6 +38,12 @@ class Desk:
     topic: Topic
     journal: Journal
     context: Mapping[str, str]
+    prose: captions.Prose
+
+    @property
+    def voice(self) -> captions.Voice:
+        """What its captions share."""
+        return captions.Voice(self.rng, self.context, self.journal, self.prose)
 
 
 def choose_kinds(rng: Rng, topic: Topic, count: int) -> list[str]:
@@ -84,12 +90,12 @@ def _pictured(desk: Desk, kind: Kind, code: str, draw: tuple[int, ...]) -> tuple
         size, boxes, outside = _layout(rng, int(rng.choice((2, 3, 4, 5, 6), p=(0.34, 0.22, 0.26, 0.08, 0.1))))
         panels = _panels(desk, kind, boxes)
         style = ("{p}", "({p})", "{p}", "{p})")[int(rng.integers(4))]
-        caption = captions.compound(rng, panels, desk.context, desk.journal)
+        caption = captions.compound(desk.voice, panels)
         return (_graphic(desk, code, size, panels, draw, style, outside),), caption
     attributes = kind.sample(rng, _fixed(desk, chance(rng, 0.85)))
     size = single_size(rng, kind)
     panel = Panel(None, kind.name, attributes, (0, 0, *size))
-    caption = captions.single(rng, kind, attributes, desk.context, desk.journal)
+    caption = captions.single(desk.voice, kind, attributes)
     return (_graphic(desk, code, size, (panel,), draw),), caption
 
 
@@ -182,7 +188,7 @@ def _several(desk: Desk, kind: Kind, n: int, fig_id: str, label: str | None) -> 
     panels = [
         Panel(letter, kind.name, kind.sample(rng, _fixed(desk, True)), (0, 0, *single_size(rng, kind))) for letter in letters
     ]
-    caption = captions.compound(rng, panels, desk.context, desk.journal)
+    caption = captions.compound(desk.voice, panels)
     graphics = tuple(_graphic(desk, f"{n}{panel.label}", panel.box[2:], (panel,), (n, i)) for i, panel in enumerate(panels))
     return Figure(fig_id, label, caption, graphics, "several", number=n)
 
@@ -191,7 +197,7 @@ def _group(desk: Desk, kind: Kind, n: int, fig_id: str, label: str | None) -> Fi
     """A fig-group with the caption; its two members have a picture and a label, but no caption."""
     rng = desk.rng
     attributes = kind.sample(rng, _fixed(desk, True))
-    caption = captions.shared(rng, kind, attributes, desk.context, desk.journal)
+    caption = captions.shared(desk.voice, kind, attributes)
     members = []
     for i, letter in enumerate("ab"):
         size = single_size(rng, kind)

@@ -19,6 +19,7 @@ from biomedray.artifacts import Manifest, write_atomic
 from biomedray.config import Config
 from biomedray.corpus.article import plan_article
 from biomedray.corpus.broken import broken_articles, classes
+from biomedray.corpus.captions import Prose
 from biomedray.corpus.inventory import EARLIER, earlier, inventory
 from biomedray.corpus.layouts import Bundle, bundle, files
 from biomedray.corpus.truth import truth_line
@@ -39,6 +40,8 @@ class CorpusConfig(Config):
     """Layout of the files; mixed: articles with an even index are packages, the others cloud prefixes."""
     broken: float
     """Damaged articles in addition, as a fraction of ``articles``; above 0 each class occurs at least once."""
+    long_captions: float | None = None
+    """This share of whole articles' captions opens with 70 to 130 words of background; None: few do, as in PMC."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def make(job: Job, out: Path, config: CorpusConfig) -> list[Made]:
             for found, name, expected in broken_articles(config.seed, job.index, config.layout)
         ]
     layout = config.layout if config.layout != "mixed" else ("package", "cloud")[job.index % 2]
-    whole = bundle(plan_article(config.seed, job.index, layout))
+    whole = bundle(plan_article(config.seed, job.index, layout, prose=Prose.of(config.long_captions)))
     return [_store(whole, out, truth_line(whole))]
 
 

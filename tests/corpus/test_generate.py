@@ -136,3 +136,14 @@ def test_cloud_records_are_mirrored_and_their_checksums_hold(corpus: Path, whole
             path = corpus / "cloud" / address.removeprefix("s3://pmc-oa-opendata/")
             assert hashlib.md5(path.read_bytes()).hexdigest() == digest
         assert fields["license_code"] == truth["license_code"]
+
+
+def test_long_captions_open_with_what_all_figures_could_say(tmp_path: Path) -> None:
+    generate(tmp_path / "out", articles=4, seed=6, progress=False, long_captions=1.0)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "truth.jsonl").read_text().splitlines()]
+    figures = [figure for line in lines for figure in line["figures"]]
+    assert sum(len(figure["caption"].split()) >= 77 for figure in figures) / len(figures) > 0.8
+    parts = [(figure["caption"], part) for figure in figures for part in figure["subcaptions"]]
+    assert parts
+    assert all(caption[part["start"] : part["end"]] == part["text"] for caption, part in parts)
+    assert sum(part["start"] > 300 for _, part in parts) / len(parts) > 0.9
