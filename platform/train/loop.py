@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,14 @@ def train(
     workers: int | str = 1,
     progress: bool = True,
     storage: str | None = None,
+    hooks: Sequence[Any] = (),
+    threads: int | None = None,
 ) -> Manifest:
-    """Train on a pairs artifact into a model folder; see the room's front door."""
+    """Train on a pairs artifact into a model folder; see the room's front door.
+
+    ``hooks`` are callbacks of Ray Train (``ray.train.UserCallback``), which hear of every report; ``threads`` those that
+    torch gets in each worker, where several runs share a machine.
+    """
     wanted = Workers.of(workers)
     # The controller looks for reports this often, and a report waits for it (2 s by default).
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -47,7 +55,7 @@ def train(
     job = prepare(out, config, checked, storage)
     total = Plan(job.rows, config.train).total_samples
     with watch.progress_bar(job.out / watch.METRICS, total) if progress else contextlib.nullcontext():
-        _run(job, wanted, use_gpu)
+        _run(job, wanted, use_gpu, Sharing(list(hooks), threads))
     return finish(job, wanted)
 
 
@@ -61,19 +69,28 @@ def _placement(workers: Workers) -> bool:
     return gpus > 0
 
 
-def _run(job: Job, workers: Workers, use_gpu: bool) -> None:
+@dataclass(frozen=True)
+class Sharing:
+    """What a run is told that is one of several."""
+
+    hooks: list[Any]
+    threads: int | None
+
+
+def _run(job: Job, workers: Workers, use_gpu: bool, sharing: Sharing) -> None:
     # Ray keeps notes of its own about a run and would go on from them; where we stand is what our
     # checkpoints say, so each start is a new run to Ray and its notes go afterwards.
     filesystem, notes = _notes(job)
     trainer = ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "threads": sharing.threads},
         scaling_config=_scaling(workers, use_gpu),
         run_config=ray.train.RunConfig(
             name=f"run-{time.time_ns()}",
             storage_path=notes,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=job.config.train.max_failures),
+            callbacks=sharing.hooks,
         ),
     )
     failure = _failure(job)
@@ -134,7 +151,7 @@ def _worker(settings: dict[str, Any]) -> None:
     if _failure(job).is_file():
         return
     context = ray.train.get_context()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(settings["threads"] or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     try:
         fit(job, str(ray.train.torch.get_device()), ray.train.report, _Watch(context.get_world_size()))
     except (WorkError, UserError) as error:
