@@ -64,6 +64,12 @@ def gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]  # ray gives it no types
 
 
+def cpus() -> int:
+    """How many CPUs the cluster has in all; of a single machine, no more than it really has."""
+    logical = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]  # ray gives it no types
+    return min(logical, os.cpu_count() or 1) if len(ray.nodes()) == 1 else logical  # type: ignore[no-untyped-call]  # same
+
+
 def quiet_data() -> None:
     """Ray Data says nothing of its own: one bar is enough, and it is ours."""
     import ray.data

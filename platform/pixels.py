@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from biomedray.frames import gif_frames, tiff_frames
@@ -105,6 +106,23 @@ def decode(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PIX
     """Pixels as an 8-bit RGB image, and flags for what had to be done to get them; as ``examine``."""
     _, image, flags = examine(data, short_side, max_pixels)
     return image, flags
+
+
+def picture(source: bytes | NDArray[np.uint8]) -> Image.Image:
+    """The bytes of an image file, or pixels that some sets come as ([H, W] or [H, W, 3] uint8), as an 8-bit RGB image.
+
+    Raises:
+        PixelError: as ``decode``, or an array of another shape or type.
+    """
+    if isinstance(source, bytes):
+        return decode(source)[0]
+    if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (1,), (3,)):
+        raise PixelError(Reason.UNSUPPORTED_FORMAT, f"an array {source.shape} of {source.dtype}; [H, W, 3] uint8 is wanted")
+    if not source.size:
+        raise PixelError(Reason.EMPTY_IMAGE, f"an array of shape {source.shape}")
+    grey = source.ndim == 2 or source.shape[2] == 1
+    image = Image.fromarray(np.ascontiguousarray(source.reshape(source.shape[:2]) if grey else source))
+    return image.convert("RGB") if grey else image
 
 
 def examine(data: bytes, short_side: int | None = None, max_pixels: int = MAX_PIXELS) -> tuple[Header, Image.Image, list[str]]:

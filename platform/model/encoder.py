@@ -60,17 +60,16 @@ class Encoder:
         name = str(spec).split(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
         return cls(weights.open_folder(spec, device), name, device)
 
-    def preprocess(self, data: bytes) -> torch.Tensor:
-        """One image file's bytes -> [3, S, S] float32, exactly as open_clip's eval transform.
+    def preprocess(self, image: bytes | npt.NDArray[np.uint8]) -> torch.Tensor:
+        """An image file's bytes, or its pixels -> [3, S, S] float32, exactly as open_clip's eval transform.
 
         Raises:
-            pixels.PixelError: the bytes are no image.
+            pixels.PixelError: it is no image.
         """
-        image, _ = pixels.decode(data)
-        return self._transform(image)
+        return self._transform(pixels.picture(image))
 
-    def encode_images(self, images: Sequence[bytes]) -> Vectors:
-        """Bytes of n image files -> [n, D] float32 unit vectors.
+    def encode_images(self, images: Sequence[bytes | npt.NDArray[np.uint8]]) -> Vectors:
+        """N image files' bytes, or their pixels -> [n, D] float32 unit vectors.
 
         Raises:
             pixels.PixelError: one of them is no image.
