@@ -19,10 +19,14 @@ from PIL import Image
 from biomedray import pixels
 
 Pixels = npt.NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 # A panorama keeps at most this many times its short side, or one strip could fill the memory.
 _MAX_ASPECT = 8
 _ATTEMPTS = 10
+BICUBIC_SUPPORT = 2.0
+"""Reach of the bicubic filter, in pixels of whichever side is coarser."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +74,47 @@ def shrink(image: Image.Image, short_side: int) -> Pixels:
 
 def random_crop(image: Pixels, crop: Crop, random: np.random.Generator) -> Pixels:
     """[H, W, 3] uint8 -> [S, S, 3] uint8, a RandomResizedCrop decided by ``random`` alone."""
+    return squared(cut(image, crop_box(image.shape[1], image.shape[0], crop, random), crop.size), crop.size)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a picture that a crop reaches."""
+
+    pixels: Pixels
+    """[h, w, 3]."""
+    box: Box
+    """The crop within it."""
+
+
+def cut(image: Pixels, box: Box, size: int) -> Region:
+    """What a bicubic crop of ``image`` [H, W, 3] to [size, size] needs of it."""
     height, width = image.shape[:2]
-    box = _crop_box(width, height, crop, random)
-    resized = Image.fromarray(image).resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(resized, dtype=np.uint8)
+    (left, right), (top, bottom) = (_reach(box[axis], box[axis + 2], limit, size) for axis, limit in ((0, width), (1, height)))
+    return Region(image[top:bottom, left:right], (box[0] - left, box[1] - top, box[2] - left, box[3] - top))
 
 
-def _crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom; as torchvision: some attempts at scale and ratio, else the middle."""
+def _reach(start: float, stop: float, limit: int, size: int) -> tuple[int, int]:
+    """First and last-plus-one pixel that has a part in any output pixel; as precompute_coeffs of Pillow's Resample.c."""
+    step = (stop - start) / size
+    support = BICUBIC_SUPPORT * max(1.0, step)
+    return max(0, int(start + step / 2 - support + 0.5)), min(limit, int(stop - step / 2 + support + 0.5))
+
+
+def squared(region: Region, size: int) -> Pixels:
+    """The crop as [size, size, 3], bicubic.
+
+    Along the lines first and then across them, in two calls: which comes first, with a rounding between, depends on the
+    picture's shape in some versions of Pillow.
+    """
+    left, top, right, bottom = region.box
+    image = Image.fromarray(region.pixels)
+    image = image.resize((size, image.height), Image.Resampling.BICUBIC, box=(left, 0, right, image.height))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom)), dtype=np.uint8)
+
+
+def crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) -> Box:
+    """Where ``random`` has a picture cropped; as torchvision: some attempts at scale and ratio, else the middle."""
     least, most = (ratio * (width / height if crop.relative else 1) for ratio in crop.ratio)
     log_ratio = np.log((least, most))
     for _ in range(_ATTEMPTS):

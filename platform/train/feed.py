@@ -2,6 +2,8 @@ r"""Batches of a pairs artifact, read by position: the same global batches at an
 
 positions -> (row group, row) -> Parquet -> reduced image (kept if it fits) -> seeded crop -> uint8 batch -> device
    order.py        rows.py read ahead       \--------- decode threads, some batches ahead ---------/    side stream
+
+Or the threads only cut out what the crop reaches, and the device computes the crop, the same to the bit (tray.py).
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ import torch
 
 from biomedray import pixels
 from biomedray.errors import WorkError
-from biomedray.model.preprocess import Crop, Pixels, random_crop, reduce, shrink
+from biomedray.model.preprocess import Crop, Pixels, reduce, shrink
+from biomedray.model.resample import Canvases, resample
 from biomedray.train.order import EpochOrder, Rows, generator
 from biomedray.train.plan import BatchSpec
 from biomedray.train.presets import DataConfig
 from biomedray.train.rows import PairsReader, RowIndex
 from biomedray.train.source import Source
 from biomedray.train.texts import Texts, box_of, columns_for, draw, texts_of
+from biomedray.train.tray import Crops, Pictures, Regions, Tray
 
 BROKEN = "broken.jsonl"
 _MIB = 1 << 20
@@ -41,10 +45,16 @@ class Batch:
     """This worker's share of a global batch."""
 
     spec: BatchSpec
-    pixels: torch.Tensor
-    """[n, S, S, 3] uint8."""
+    pictures: Pictures
+    """What is sent to the device."""
     captions: list[str]
     pair_ids: list[str]
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """[n, S, S, 3] uint8; of crops that the device computes once they are there (``on_device``)."""
+        assert isinstance(self.pictures, torch.Tensor), "not on its device yet"
+        return self.pictures
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class FeedSettings:
     """Page-locked memory, from which a GPU fetches while it computes."""
     broken: Path | None = None
     """File that names pictures which were skipped."""
+    device_crops: bool = False
+    """Whether the crops are left to the device."""
 
 
 class ReducedImages:
@@ -94,6 +106,20 @@ class _Part:
     rows: Rows
 
 
+@dataclass(frozen=True)
+class _Coming:
+    """A batch under way."""
+
+    spec: BatchSpec
+    pictures: Future[Pictures]
+    texts: list[Future[Texts]]
+
+    def batch(self) -> Batch:
+        """When it is whole."""
+        found = [one.result() for one in self.texts]
+        return Batch(self.spec, self.pictures.result(), [texts.caption for texts in found], [texts.pair_id for texts in found])
+
+
 class Feed:
     """Train batches of one worker, prepared ahead of use; a context manager that ends its threads."""
 
@@ -121,13 +147,13 @@ class Feed:
         Raises:
             WorkError: an image of the artifact can't be decoded (the line names the pair), or a file can't be read.
         """
-        ahead: deque[tuple[BatchSpec, torch.Tensor, list[Future[Texts]]]] = deque()
+        ahead: deque[_Coming] = deque()
         for part in self._announced(specs):
             ahead.append(self._submit(part))
             if len(ahead) > self._settings.data.prefetch_batches:
-                yield _collect(*ahead.popleft())
+                yield ahead.popleft().batch()
         while ahead:
-            yield _collect(*ahead.popleft())
+            yield ahead.popleft().batch()
 
     def _announced(self, specs: Iterator[BatchSpec]) -> Iterator[_Part]:
         """Parts of the batches, given out when the row groups of some later batches have been asked for."""
@@ -160,15 +186,14 @@ class Feed:
             self._orders[epoch] = EpochOrder(self.reader.sizes, window, self._settings.seed, epoch)
         return self._orders[epoch]
 
-    def _submit(self, part: _Part) -> tuple[BatchSpec, torch.Tensor, list[Future[Texts]]]:
-        size = self._settings.size
-        batch = torch.empty((len(part.rows), size, size, 3), dtype=torch.uint8, pin_memory=self._settings.pin)
-        places = batch.numpy()
+    def _submit(self, part: _Part) -> _Coming:
+        tray = (Regions if self._settings.device_crops else Crops)(len(part.rows), self._crop, self._settings.pin)
         pairs = zip(part.positions.tolist(), part.rows.tolist(), strict=True)
-        work = [self._pool.submit(self._sample, part.spec, at, (row[0], row[1]), places[i]) for i, (at, row) in enumerate(pairs)]
-        return part.spec, batch, work
+        work = [self._pool.submit(self._sample, part.spec, at, (row[0], row[1]), tray, i) for i, (at, row) in enumerate(pairs)]
+        # It waits for work that the pool has begun or will begin before it, so one thread is enough.
+        return _Coming(part.spec, self._pool.submit(_collect, work, tray), work)
 
-    def _sample(self, spec: BatchSpec, position: int, key: _Key, place: Pixels) -> Texts:
+    def _sample(self, spec: BatchSpec, position: int, key: _Key, tray: Tray, number: int) -> Texts:
         """Put the picture of a sample in its place; its id, and the text drawn for it as the caption."""
         try:
             image, texts = self._reduced(spec, position, key)
@@ -176,7 +201,7 @@ class Feed:
             self.reader.release(key[0])
         seed, epoch = self._settings.seed, spec.epoch
         # The leading numbers keep crops and texts apart from the order, which draws from (seed, epoch).
-        place[...] = random_crop(image, self._crop, generator(1, seed, epoch, position))
+        tray.put(number, image, (1, seed, epoch, position))
         data = self._settings.data
         if data.text == "caption" or not texts.citances:
             return texts
@@ -242,21 +267,28 @@ def share(count: int, rank: int, world: int) -> tuple[int, int]:
 
 
 def on_device(batches: Iterator[Batch], device: str) -> Iterator[Batch]:
-    """The batches with their pictures on the device; a GPU copies the next batch while it computes on this one."""
+    """The batches with their pictures on the device, cropped; a GPU does that for the next one while it computes on this."""
     if not device.startswith("cuda"):
-        yield from batches
+        yield from (replace(batch, pictures=_there(batch.pictures, device)) for batch in batches)
         return
     stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own signature
     before: tuple[Batch, Any] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            sent = batch.pixels.to(device, non_blocking=True)
+            sent = _there(batch.pictures, device)
             there = stream.record_event()
         if before is not None:
             yield _arrived(*before)
-        before = (replace(batch, pixels=sent), there)
+        before = (replace(batch, pictures=sent), there)
     if before is not None:
         yield _arrived(*before)
+
+
+def _there(pictures: Pictures, device: str) -> torch.Tensor:
+    """[n, S, S, 3] uint8 on the device."""
+    if isinstance(pictures, Canvases):
+        return resample(pictures.to(device))
+    return pictures.to(device, non_blocking=True)
 
 
 def _arrived(batch: Batch, there: Any) -> Batch:
@@ -266,6 +298,7 @@ def _arrived(batch: Batch, there: Any) -> Batch:
     return batch
 
 
-def _collect(spec: BatchSpec, batch: torch.Tensor, samples: list[Future[Texts]]) -> Batch:
-    found = [sample.result() for sample in samples]
-    return Batch(spec, batch, [texts.caption for texts in found], [texts.pair_id for texts in found])
+def _collect(work: list[Future[Texts]], tray: Tray) -> Pictures:
+    for one in work:
+        one.exception()  # whoever asks for the texts is told
+    return tray.pictures()

@@ -167,7 +167,8 @@ class _Loop:
     def _feed_settings(self, size: int) -> FeedSettings:
         config, cuda = self._job.config, self._stepper.device.startswith("cuda")
         broken = self._job.broken_file(self._rank)
-        return FeedSettings(config.data, size, config.train.seed, self._rank, world_size(), cuda, broken)
+        device_crops = config.data.augment_on == "device"
+        return FeedSettings(config.data, size, config.train.seed, self._rank, world_size(), cuda, broken, device_crops)
 
     def close(self) -> None:
         self._feed.__exit__()

@@ -25,6 +25,9 @@ class DataConfig(Config):
     """Share of an image's area that a random crop takes (RandomResizedCrop)."""
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Width over height of a random crop before it is resized to a square."""
+    augment_on: Literal["cpu", "device"] = Field(default="cpu", json_schema_extra=FREE)
+    """Where crops are computed, the same to the bit. cpu: by the decoding threads. device: they only cut out what a crop
+    reaches, so that a picture costs the CPU less, but two to four times the bytes are sent; for a GPU with few CPU cores."""
     crop_relative: bool = False
     """Whether crop_ratio is a factor on the picture's own: right for models that see whole figures squashed to a square
     (``resize_mode`` of the model's preprocess_cfg), where a fixed ratio would cut the outer panels of a wide figure off."""
@@ -114,9 +117,9 @@ class ZeroShotSet(Config):
     """A labelled set of pictures that validation classifies by the names of its classes."""
 
     folder: str
-    """One folder for each class, with pictures in it."""
+    """One folder for each class, or any layout that 'biomedray evaluate zeroshot' reads; split val if it has one."""
     classes: dict[str, str] = Field(default_factory=dict)
-    """Folder name -> what prompts call the class; a folder that is not named here is called as it is."""
+    """Class (a folder's name) -> what prompts call it; one that is not named here is called as it is."""
     templates: tuple[str, ...] = ("this is an image of {}", "{} presented in image")
     """Prompts with {} for the class, averaged; the paper's Supplementary Table 10."""
     limit: int = Field(default=2000, ge=1)

@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from biomedray.model.preprocess import Crop, _crop_box, normalise, random_crop, reduce
+from biomedray.model.preprocess import Crop, crop_box, normalise, random_crop, reduce
 from biomedray.pixels import PixelError
 
 
 @settings(max_examples=100, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), low=st.floats(0.05, 1), seed=st.integers(0, 2**32))
 def test_boxes_lie_inside(width, height, low, seed):
-    left, top, right, bottom = _crop_box(width, height, Crop(16, (low, 1.0)), np.random.default_rng(seed))
+    left, top, right, bottom = crop_box(width, height, Crop(16, (low, 1.0)), np.random.default_rng(seed))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 
 
 def test_areas_and_ratios_are_as_asked():
-    boxes = [_crop_box(400, 400, Crop(16, (0.3, 0.5)), np.random.default_rng(seed)) for seed in range(200)]
+    boxes = [crop_box(400, 400, Crop(16, (0.3, 0.5)), np.random.default_rng(seed)) for seed in range(200)]
     areas = np.array([(r - x) * (b - y) / 160_000 for x, y, r, b in boxes])
     ratios = np.array([(r - x) / (b - y) for x, y, r, b in boxes])
     assert areas.min() > 0.29
@@ -70,7 +70,7 @@ def test_relative_crops_keep_the_pictures_own_shape(size):
     width, height = size
     crop = Crop(16, (0.85, 1.0), (0.87, 1.15), relative=True)
     for seed in range(50):
-        left, top, right, bottom = _crop_box(width, height, crop, np.random.default_rng(seed))
+        left, top, right, bottom = crop_box(width, height, crop, np.random.default_rng(seed))
         ratio = (right - left) / (bottom - top) / (width / height)
         assert 0.83 < ratio < 1.2
         assert (right - left) * (bottom - top) > 0.8 * width * height  # no outer panel of a wide figure is cut off

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from biomedray.errors import UserError, WorkError
-from biomedray.train.feed import Feed, FeedSettings
+from biomedray.train.feed import Feed, FeedSettings, on_device
 from biomedray.train.plan import Plan
 from biomedray.train.presets import DataConfig, LoopConfig
 from biomedray.train.rows import PairsReader, count_rows, index_rows
@@ -16,15 +16,16 @@ SIZE = 32
 DATA = DataConfig(window_row_groups=3, crop_scale=(0.5, 1.0))
 
 
-def batches(pairs, seen=0, rank=0, world=1, data=DATA, epochs=2):
+def batches(pairs, seen=0, rank=0, world=1, data=DATA, epochs=2, crops=False):
     source = Source.of(pairs)
     index = index_rows(source, "train")
     plan = Plan(index.rows, LoopConfig(epochs=epochs, batch_size=24))
-    with Feed(source, index, FeedSettings(data, SIZE, 0, rank, world)) as feed:
+    with Feed(source, index, FeedSettings(data, SIZE, 0, rank, world, device_crops=crops)) as feed:
         return list(feed.batches(plan.batches(seen)))
 
 
 def assert_same(found, expected):
+    found = list(found)
     assert [b.captions for b in found] == [b.captions for b in expected]
     for mine, theirs in zip(found, expected, strict=True):
         assert torch.equal(mine.pixels, theirs.pixels)
@@ -80,3 +81,18 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     (folder / "part.parquet").write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(UserError, match="not a Parquet file"):
         count_rows(Source.of(tmp_path), "train")
+
+
+def test_crops_on_the_device_are_the_same_to_the_bit(pairs, whole):
+    """With a share of the workers, from any starting point, however many are computed together."""
+    data = DATA.model_copy(update={"cache_mb": 0})
+    assert_same(on_device(iter(batches(pairs, data=data, crops=True)), "cpu"), whole)
+    rest = {"seen": whole[3].spec.seen, "world": 3, "crops": True}
+    parts = [on_device(iter(batches(pairs, rank=rank, **rest)), "cpu") for rank in range(3)]
+    for mine, expected in zip(zip(*parts, strict=True), whole[4:], strict=True):
+        assert torch.equal(torch.cat([part.pixels for part in mine]), expected.pixels)
+
+
+def test_a_broken_image_is_told_where_crops_wait_for_the_device(tmp_path, break_image):
+    with pytest.raises(WorkError, match=r"pair PMC\d+\.1/F1/0: its image cannot be decoded"):
+        batches(break_image(tmp_path / "broken"), crops=True)
