@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import distributed
@@ -93,8 +95,9 @@ class Validation:
             self._kept[key] = (image, caption)
         return image, caption
 
-    def _pixels(self, data: bytes) -> torch.Tensor:
-        found: torch.Tensor = self._transform(pixels.decode(data)[0])
+    def _pixels(self, data: bytes | NDArray[np.uint8]) -> torch.Tensor:
+        picture = pixels.decode(data)[0] if isinstance(data, bytes) else Image.fromarray(data).convert("RGB")
+        found: torch.Tensor = self._transform(picture)
         return found
 
 

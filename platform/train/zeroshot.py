@@ -11,54 +11,44 @@ import numpy as np
 import torch
 
 from biomedray.errors import UserError, WorkError
-from biomedray.evaluate import zeroshot
+from biomedray.evaluate import zero_shot
+from biomedray.evaluate.classification import Answers, value
+from biomedray.evaluate.sets import ImageSet, open_set
+from biomedray.evaluate.sets.image_set import Part, Pixels
+from biomedray.evaluate.sets.prompts import reworded
 from biomedray.model import features
 from biomedray.pixels import PixelError
 from biomedray.train.presets import ZeroShotSet
 from biomedray.train.step import Tokenize
 
 _BATCH = 64
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
-
-Embed = Callable[[list[torch.Tensor]], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One set: its pictures' files with the numbers of their classes."""
+    """One set, and those of its pictures that are looked at."""
 
-    names: list[str]
-    templates: tuple[str, ...]
-    files: list[Path]
-    labels: list[int]
+    data: ImageSet
+    part: Part
 
 
 def read_sets(sets: Mapping[str, ZeroShotSet]) -> dict[str, Labelled]:
-    """Find the pictures of every set.
+    """Open every set, in whatever layout it lies.
 
     Raises:
-        UserError: a folder is missing, has fewer than two classes or a class without pictures, or a template has no {}.
+        UserError: a set is not there, not whole or of one class, a class has no pictures, or a template no {}.
     """
     return {name: _read(name, entry) for name, entry in sets.items()}
 
 
 def _read(name: str, entry: ZeroShotSet) -> Labelled:
-    what, root = f"validation.zeroshot.{name}", Path(entry.folder)
-    if not root.is_dir():
-        raise UserError(f"{what}: no such folder {root}; name one that has a folder for each class")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    if unknown := sorted(set(entry.classes) - {path.name for path in folders}):
-        raise UserError(f"{what}: no folder {unknown[0]} in {root}; there are {', '.join(path.name for path in folders)}")
-    if len(folders) < 2:
-        raise UserError(f"{what}: {root} has {len(folders)} folders; a class each, so two at least")
-    if bad := [template for template in entry.templates if "{}" not in template] or (not entry.templates):
-        raise UserError(f"{what}: a template needs {{}} for the class, unlike '{bad}'")
-    pictures = [sorted(p for p in f.iterdir() if p.suffix.lower() in _SUFFIXES)[: entry.limit] for f in folders]
-    if empty := [folder.name for folder, found in zip(folders, pictures, strict=True) if not found]:
-        raise UserError(f"{what}: no pictures in {root / empty[0]}")
-    names = [entry.classes.get(folder.name, folder.name.replace("_", " ")) for folder in folders]
-    labels = [number for number, found in enumerate(pictures) for _ in found]
-    return Labelled(names, entry.templates, [path for found in pictures for path in found], labels)
+    try:
+        data = reworded(open_set(Path(entry.folder)), entry.classes, entry.templates)
+    except UserError as error:
+        raise UserError(f"validation.zeroshot.{name}: {error}") from None
+    whole = data.part("val" if "val" in data.splits else data.splits[-1])
+    rows = [np.flatnonzero(whole.labels == number)[: entry.limit] for number in range(len(data.classes))]
+    return Labelled(data, whole.take(np.concatenate(rows)))
 
 
 class ZeroShot:
@@ -67,7 +57,7 @@ class ZeroShot:
     def __init__(
         self,
         sets: Mapping[str, ZeroShotSet],
-        prepare: Callable[[bytes], torch.Tensor],
+        prepare: Callable[[bytes | Pixels], torch.Tensor],
         tokenize: Tokenize,
         gather: Callable[[torch.Tensor, int], torch.Tensor],
         share: Callable[[int], list[int]],
@@ -78,29 +68,29 @@ class ZeroShot:
     def __call__(self, clip: Any, device: str) -> dict[str, float]:
         """``val_zeroshot_NAME``: accuracy of each set, and ``..._auroc`` where it has two classes."""
         found = {}
-        for name, labelled in self._sets.items():
-            images = self._gather(self._images(clip, device, labelled), len(labelled.files)).cpu().numpy()
-            classes = zeroshot.classifier(labelled.names, labelled.templates, lambda texts: self._texts(clip, device, texts))
-            labels = np.asarray(labelled.labels)
-            found[f"val_zeroshot_{name}"] = zeroshot.accuracy(images, classes, labels)
-            if len(labelled.names) == 2:
-                found[f"val_zeroshot_{name}_auroc"] = zeroshot.auroc(images, classes, labels)
+        for name, one in self._sets.items():
+            images = self._gather(self._images(clip, device, one.part), len(one.part)).cpu().numpy()
+            classes = zero_shot.classifier(one.data.prompts, one.data.templates, lambda texts: self._texts(clip, device, texts))
+            answers = Answers.of(one.part.labels, zero_shot.logits(images, classes))
+            found[f"val_zeroshot_{name}"] = value(answers, "accuracy")
+            if answers.classes == 2:
+                found[f"val_zeroshot_{name}_auroc"] = value(answers, "auroc")
         return found
 
-    def _images(self, clip: Any, device: str, labelled: Labelled) -> torch.Tensor:
-        own = [labelled.files[i] for i in self._share(len(labelled.files))]
+    def _images(self, clip: Any, device: str, part: Part) -> torch.Tensor:
+        own = part.take(self._share(len(part)))
         parts = []
         for start in range(0, len(own), _BATCH):
-            batch = torch.stack([self._picture(path) for path in own[start : start + _BATCH]])
+            batch = torch.stack([self._picture(sample.id, sample.image) for sample in own.read(start, start + _BATCH)])
             parts.append(features.image_features(clip, batch.to(device)))
         return torch.cat(parts)
 
-    def _picture(self, path: Path) -> torch.Tensor:
+    def _picture(self, name: str, image: bytes | Pixels) -> torch.Tensor:
         try:
-            return self._prepare(path.read_bytes())
+            return self._prepare(image)
         except PixelError as error:
-            raise WorkError(f"{path}: cannot be decoded ({error}); take it out of the zero-shot set") from None
+            raise WorkError(f"{name}: cannot be decoded ({error}); take it out of the zero-shot set") from None
 
-    def _texts(self, clip: Any, device: str, texts: list[str]) -> zeroshot.Vectors:
-        vectors: zeroshot.Vectors = features.text_features(clip, self._tokenize(texts).to(device)).cpu().numpy()
+    def _texts(self, clip: Any, device: str, texts: list[str]) -> zero_shot.FloatMatrix:
+        vectors: zero_shot.FloatMatrix = features.text_features(clip, self._tokenize(texts).to(device)).cpu().numpy()
         return vectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import types
 
@@ -164,15 +165,15 @@ def test_packages_that_are_missing_are_named(monkeypatch):
 
 
 def test_bad_zero_shot_sets_are_refused(pairs, classes, tmp_path):
-    (tmp_path / "one" / "a").mkdir(parents=True)
+    shutil.copytree(classes / "b", tmp_path / "one" / "a")
     (tmp_path / "none" / "a").mkdir(parents=True)
     (tmp_path / "none" / "b").mkdir()
     cases = [
-        ({"folder": str(tmp_path / "nowhere")}, "no such folder"),
-        ({"folder": str(tmp_path / "one")}, "has 1 folders; a class each"),
+        ({"folder": str(tmp_path / "nowhere")}, "no such file or folder"),
+        ({"folder": str(tmp_path / "one")}, "1 folders with pictures in them"),
         ({"folder": str(tmp_path / "none")}, "no pictures in"),
-        ({"folder": str(classes), "classes": {"zebra": "x"}}, "no folder zebra"),
-        ({"folder": str(classes), "templates": ["a picture"]}, r"needs \{\} for the class"),
+        ({"folder": str(classes), "classes": {"zebra": "x"}}, "no class 'zebra'; there are b, red_shape"),
+        ({"folder": str(classes), "templates": ["a picture"]}, r"needs \{\} once"),
     ]
     for entry, says in cases:
         config = override(preset("smoke"), [*SMALL, f"validation.zeroshot={json.dumps({'s': entry})}"])
