@@ -49,13 +49,9 @@ class Adapted:
         self.context_length = parts.context_length
         self.device = device
         self._parts = parts
-        blank = self._transformed(Image.new("RGB", (32, 32)))
-        self.image_size = int(blank.shape[-1])
-        self.embed_dim = self._unit(parts.texts(["a"])).shape[1]
-        if (width := self.encode_pixels(blank[None]).shape[1]) != self.embed_dim:
-            raise UserError(
-                f"{self.name}: its pictures have {width} values and its texts {self.embed_dim}; they can't be compared"
-            )
+        self.image_size, width, self.embed_dim = self._tried()
+        if width != self.embed_dim:
+            raise UserError(f"{self.name}: its pictures have {width} values, its texts {self.embed_dim}: not to be compared")
 
     def preprocess(self, image: Picture) -> torch.Tensor:
         """A file's bytes or its pixels -> [3, S, S] float32; pixels.PixelError: it is no image."""
@@ -75,6 +71,16 @@ class Adapted:
         """N texts -> [n, D] float32 unit vectors; what exceeds the context is cut off."""
         with torch.inference_mode():
             return self._join(self._unit(self._parts.texts(list(batch))) for batch in _batches(texts))
+
+    def _tried(self) -> tuple[int, int, int]:
+        """Side of its pictures, and how many values a picture and a text have: one of each is sent through."""
+        try:
+            blank = self._transformed(Image.new("RGB", (32, 32)))
+            with torch.inference_mode():
+                text = self._unit(self._parts.texts(["a"]))
+            return int(blank.shape[-1]), self.encode_pixels(blank[None]).shape[1], text.shape[1]
+        except Exception as error:  # whatever a stranger's model finds wrong with what every CLIP takes
+            raise UserError(f"{self.name}: a picture or a text does not go through it: {line(error)}") from error
 
     def _transformed(self, image: Image.Image) -> torch.Tensor:
         return self._parts.transform(image).float()

@@ -159,9 +159,10 @@ class _Pooled(nn.Module):
 def _resnet(own: State) -> nn.Module:
     from torchvision.models import resnet50
 
-    tower: nn.Module = resnet50(weights=None)
-    tower.fc = _linear(own["fc.weight"])
-    tower.load_state_dict(own)
+    with torch.device("meta"):  # no time is lost with weights that are replaced at once
+        tower: nn.Module = resnet50(weights=None)
+        tower.fc = nn.Linear(tower.fc.in_features, own["fc.weight"].shape[0], bias=False)
+    tower.load_state_dict(own, assign=True)
     return tower
 
 
