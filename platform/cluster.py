@@ -42,7 +42,8 @@ def _start_local(dashboard: bool) -> None:
     cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
-            ray.init(num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
+            # "local": else it would join whatever cluster somebody else runs on this machine.
+            ray.init("local", num_cpus=cpus, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
         except Exception as error:  # ray raises a bare Exception when a node is not up within its 30 seconds
             ray.shutdown()
             if attempt == _START_ATTEMPTS:
