@@ -267,7 +267,13 @@ def _here(job: _Job, units: Sequence[_Unit], model: Model) -> Iterator[_Done]:
         model = open_model(job.model, device)
     stream = Stream(model, job.options, job.dtype, max(2, os.cpu_count() or 2))
     with closing(stream), ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(partial(_embed_unit, job, stream), units)
+        try:
+            yield from pool.map(partial(_embed_unit, job, stream), units)
+        except UserError:
+            raise
+        except Exception as error:
+            pool.shutdown(cancel_futures=True)
+            raise _failed(error) from error
 
 
 def _on_ray(job: _Job, units: Sequence[_Unit]) -> Iterator[_Done]:
@@ -299,13 +305,13 @@ def _on_ray(job: _Job, units: Sequence[_Unit]) -> Iterator[_Done]:
 
 def _failed(error: BaseException) -> UserError | WorkError:
     """The user's mistake that a worker found, or why the work stopped."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return UserError(str(getattr(cause, "cause", cause)).splitlines()[0])
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return WorkError(f"embedding stopped: {(lines or [type(error).__name__])[-1][:300]}; start the same command again to resume")
+    cause: BaseException = error
+    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+        cause = inner
+    if isinstance(cause, UserError):
+        return UserError(str(cause).splitlines()[0])
+    line = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+    return WorkError(f"embedding stopped: {type(cause).__name__}: {line[:300]}; start the same command again to resume")
 
 
 def _shape(options: Options) -> tuple[int, int, int | None]:
