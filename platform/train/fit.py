@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,12 +31,12 @@ from biomedray.train.plan import BatchSpec, Plan
 from biomedray.train.presets import TrainConfig
 from biomedray.train.rows import PairsReader, RowIndex
 from biomedray.train.source import Source
-from biomedray.train.step import Stepper, StepResult
+from biomedray.train.step import Stepper, StepResult, use_bf16
+from biomedray.train.together import fingerprint_of, from_first, mean, most
 from biomedray.train.validate import Validation
 from biomedray.train.watch import MetricsLog, Profiler
 
 Report = Callable[[dict[str, float]], None]
-T = TypeVar("T")
 
 
 class Notice(IntEnum):
@@ -138,11 +138,15 @@ class _Loop:
             data.cache_mb,
             partial(record_broken, job.broken_file(self._rank)) if data.broken_images == "skip" else None,
             job.config.validation.zeroshot,
+            use_bf16(self._config, device),
         )
         self._feed = Feed(job.source, job.index("train"), self._feed_settings(encoder.side(settings)))
         self._plan = Plan(job.rows, self._config)
         watch = job.config.watch
         self._log = MetricsLog(job.out, self._progress.seen, watch) if self._rank == 0 else None
+        if self._log and self._progress.seen:
+            who = "1 worker" if world_size() == 1 else f"{world_size()} workers"
+            self._log.note(self._progress.seen, f"goes on after {self._progress.seen} pairs with {who}")
         self._gauge = Gauge(opened.clip, opened.config["model_cfg"], device, world_size(), watch.peak_tflops)
         self._profiler = Profiler(job.out, watch.profile_steps if self._rank == 0 else None)
         self._writer = checkpoint.Writer(job.checkpoints, self._config.keep_checkpoints, job.mirror)
@@ -159,7 +163,7 @@ class _Loop:
         """Stand where the newest checkpoint that the first worker finds was taken."""
         job = self._job
         found = checkpoint.newest(job.checkpoints, job.mirror) if self._rank == 0 else None
-        name = _from_first(found)
+        name = from_first(found)
         if name is None:
             return checkpoint.Progress()
         return checkpoint.load(checkpoint.find(job.checkpoints, name, job.mirror), self._stepper, job.identity)
@@ -186,7 +190,7 @@ class _Loop:
             result = self._step(batch)
             logged = self._progress.steps % self._config.log_every == 0
             if logged:
-                self._log_step(batch.spec, result)
+                self._log_step(batch, result)
             if batch.spec.ends_epoch:
                 report(self._end_epoch(batch.spec))
                 if self._time_share() >= 1:
@@ -203,7 +207,7 @@ class _Loop:
 
     def _heed(self) -> None:
         """Save at once when any worker's machine is about to go."""
-        heard = Notice(_most(int(self._notice()), self._stepper.device))
+        heard = Notice(most(int(self._notice()), self._stepper.device))
         if heard is Notice.NONE or (heard is Notice.LEAVING and self._warned):
             return
         self._warned = True
@@ -231,19 +235,21 @@ class _Loop:
         if limit is None:
             return 0.0
         elapsed = self._progress.seconds + self._meter.peek()
-        return _mean(torch.tensor(elapsed / limit, device=self._stepper.device))
+        return mean(torch.tensor(elapsed / limit, device=self._stepper.device))
 
-    def _log_step(self, spec: BatchSpec, result: StepResult) -> None:
-        loss = _mean(result.loss)
+    def _log_step(self, batch: Batch, result: StepResult) -> None:
+        spec, loss = batch.spec, mean(result.loss)
+        pairs = fingerprint_of(batch.pair_ids, self._stepper.device)
         if self._log:
             pace = self._meter.read(self._progress.seen)
             pace |= self._gauge.read(result, (spec.stop - spec.start) // world_size(), pace["pairs_per_second"])
             line = {"kind": "step", "samples_seen": spec.seen, "step": self._progress.steps, "epoch": spec.epoch, "loss": loss}
+            line |= {"pairs": pairs, "workers": world_size()}
             self._log.write({**line, "lr": result.lr, "logit_scale": self._stepper.logit_scale, **pace})
 
     def _settle(self) -> None:
         """Move the running loss and time into the progress that a checkpoint holds."""
-        self._progress.loss_sum += _mean(self._losses)
+        self._progress.loss_sum += mean(self._losses)
         self._losses.zero_()
         seconds = self._meter.lap()
         self._progress.epoch_seconds += seconds
@@ -335,30 +341,3 @@ class _Meter:
         now = time.perf_counter()
         seconds, self._lap = now - self._lap, now
         return seconds
-
-
-def _mean(value: torch.Tensor) -> float:
-    """Mean of a number over all workers."""
-    if world_size() == 1:
-        return float(value)
-    total = value.detach().clone()
-    distributed.all_reduce(total)
-    return float(total) / world_size()
-
-
-def _most(value: int, device: str) -> int:
-    """The largest of all workers' numbers."""
-    if world_size() == 1:
-        return value
-    held = torch.tensor(value, device=device)
-    distributed.all_reduce(held, op=distributed.ReduceOp.MAX)
-    return int(held)
-
-
-def _from_first(value: T) -> T:
-    """What the first worker holds."""
-    if world_size() == 1:
-        return value
-    held = [value]
-    distributed.broadcast_object_list(held, src=0)
-    return held[0]

@@ -27,6 +27,8 @@ from biomedray.train.prepare import check, finish, prepare
 from biomedray.train.presets import TrainConfig
 from biomedray.train.source import is_remote, open_filesystem
 
+# How often Ray looks whether there is room for more workers (its own default).
+_RESIZE_SECONDS = 60.0
 # A lone worker steps more often than Ray wants to be asked whether its machine is to go.
 _ASK_SECONDS = 1.0
 
@@ -134,7 +136,9 @@ def _check_whole(job: Job) -> None:
 def _scaling(workers: Workers, use_gpu: bool) -> Any:
     """Elastic workers are started again, fewer or more of them, when machines go or come; what they share is a checkpoint."""
     count: Any = (workers.least, workers.most) if workers.elastic else workers.least
-    return ray.train.ScalingConfig(num_workers=count, use_gpu=use_gpu, resources_per_worker=_resources(use_gpu))
+    make: Any = ray.train.ScalingConfig  # typed as that of the first version of Train
+    resize = {"elastic_resize_monitor_interval_s": _RESIZE_SECONDS}
+    return make(num_workers=count, use_gpu=use_gpu, resources_per_worker=_resources(use_gpu), **resize)
 
 
 def _failure(job: Job) -> Path:

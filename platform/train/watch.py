@@ -34,7 +34,8 @@ class MetricsLog:
     def write(self, values: dict[str, Any]) -> None:
         """One line; its numbers go to every sink at x = samples_seen."""
         self._put(values)
-        numbers = {f"{values['kind']}/{name}": value for name, value in values.items() if name not in ("samples_seen", "kind")}
+        told = {name: value for name, value in values.items() if name != "samples_seen" and not isinstance(value, str)}
+        numbers = {f"{values['kind']}/{name}": value for name, value in told.items()}
         for sink in self._sinks:
             sink.write(numbers, values["samples_seen"])
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from biomedray.artifacts import Manifest, write_manifest
@@ -98,6 +102,35 @@ def write_pairs(folder: Path, train: int = 120, val: int = 24) -> Path:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 train, 24 val and 8 test pairs in row groups of 16."""
     return write_pairs(tmp_path_factory.mktemp("pairs") / "toy")
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled set: seven pictures of two classes."""
+    root = tmp_path_factory.mktemp("set")
+    for name, colour, count in (("red shape", (220, 40, 40), 4), ("blue shape", (50, 80, 220), 3)):
+        (root / name).mkdir()
+        for i in range(count):
+            noise = np.random.default_rng(i).integers(-40, 40, (40 + i, 40, 3))
+            Image.fromarray((noise + colour).clip(0, 255).astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def two(load_module: LoadModule) -> ModuleType:
+    """What two processes do together."""
+    return load_module(Path(__file__).with_name("two.py"))
+
+
+@pytest.fixture(scope="session")
+def together(pairs: Path, colours: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("together")
+    script = Path(__file__).with_name("two.py")
+    commands = [[sys.executable, str(script), str(rank), str(folder), str(pairs), str(colours)] for rank in range(2)]
+    running = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for command in commands]
+    assert [process.wait() for process in running] == [0, 0]
+    return [torch.load(folder / f"found-{rank}.pt") for rank in range(2)]
 
 
 @pytest.fixture

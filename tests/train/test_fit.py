@@ -68,6 +68,8 @@ def test_metrics_hold_a_line_a_step(unbroken):
         "step",
         "epoch",
         "loss",
+        "pairs",
+        "workers",
         "lr",
         "logit_scale",
         "pairs_per_second",
@@ -103,8 +105,11 @@ def test_a_broken_run_ends_as_an_unbroken_one(pairs, unbroken, tmp_path, monkeyp
     again, first = (torch.load(weights_of(folder))["model"] for folder in (out, unbroken[0]))
     for name, value in first.items():
         torch.testing.assert_close(again[name], value, atol=1e-5, rtol=0)
-    both = [[(line["kind"], line["samples_seen"]) for line in read_lines(f / METRICS)] for f in (out, unbroken[0])]
+    told = [[line for line in read_lines(folder / METRICS) if line["kind"] != "note"] for folder in (out, unbroken[0])]
+    both = [[(line["kind"], line["samples_seen"], line.get("pairs")) for line in lines] for lines in told]
     assert both[0] == both[1]
+    notes = [line["text"] for line in read_lines(out / METRICS) if line["kind"] == "note"]
+    assert notes == [f"goes on after {40 * steps} pairs with 1 worker"]
     found, expected = ([e["train_loss"] for e in m.details["history"]] for m in (finish(job, 1), unbroken[1]))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

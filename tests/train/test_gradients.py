@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed
 
 _spec = importlib.util.spec_from_file_location("gate", Path(__file__).with_name("gate.py"))
 gate = importlib.util.module_from_spec(_spec)
@@ -61,30 +58,12 @@ def test_compiled_layers_too(folder, monkeypatch):
         assert gate.difference(found, gate.reference(folder / "m", 0.5, 0.1)) <= LIMIT
 
 
-def two(rank: int, folder: Path) -> None:
-    """One of two processes: gradients of its half of the batch, for every dropout, in one piece and in two."""
-    own = slice(rank * 8, rank * 8 + 8)
-    found = {}
-    for patch, bert in DROPOUTS:
-        for way in ({}, {"micro_batch": 3, "loss_tile": 4, "grad_checkpointing": True}):
-            found[patch, bert, str(way)] = gate.step_gradients(gate.make(folder / f"m{rank}", patch, bert), own, **way)
-    clip = gate.make(folder / f"m{rank}", 0.5, 0.1, init_logit_bias=-3.0)
-    found[0.5, 0.1, "siglip"] = gate.step_gradients(clip, own, loss="siglip", micro_batch=4, loss_tile=3)
-    torch.save(found, folder / f"found-{rank}.pt")
-
-
-def test_two_processes_have_the_gradient_of_one(folder):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, __file__, str(rank), str(folder)] for rank in range(2)]
-    running = [subprocess.Popen(command, env=environment) for command in commands]
-    assert [process.wait() for process in running] == [0, 0]
-    found = torch.load(folder / "found-0.pt")
-    for (patch, bert, way), gradients in found.items():
-        kind = "siglip" if way == "siglip" else "infonce"
-        expected = gate.reference(folder / "m", patch, bert, kind)
+def test_two_processes_have_the_gradient_of_one(folder, together):
+    first, other = (found["gradients"] for found in together)
+    for (patch, bert, way), gradients in first.items():
+        expected = gate.reference(folder / "m", patch, bert, "siglip" if way == "siglip" else "infonce")
         assert gate.difference(gradients, expected) <= LIMIT, (patch, bert, way)
-    other = torch.load(folder / "found-1.pt")
-    assert all(torch.equal(other[key][name], value) for key, values in found.items() for name, value in values.items())
+    assert all(torch.equal(other[key][name], value) for key, values in first.items() for name, value in values.items())
 
 
 def test_the_gate_can_fail(folder):
@@ -93,11 +72,3 @@ def test_the_gate_can_fail(folder):
     assert gate.difference(found, gate.reference(folder / "m", 0.0, 0.0)) > LIMIT
     other = gate.step_gradients(gate.make(folder / "m", 0.5, 0.0))
     assert gate.difference(other, gate.reference(folder / "m", 0.0, 0.0)) > 0.01
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    worker, where = int(sys.argv[1]), Path(sys.argv[2])
-    distributed.init_process_group("gloo", init_method=f"file://{where}/meet", rank=worker, world_size=2)
-    two(worker, where)
-    distributed.destroy_process_group()
