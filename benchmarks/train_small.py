@@ -50,7 +50,9 @@ def train(pairs: str, out: str, epochs: str) -> dict[str, Any]:
 
 def scores(pairs: Path, model: Path) -> dict[str, Any]:
     """R@1 and R@10 both ways over the test split, with intervals and chance."""
-    from biomedray.evaluate.ranking import chance, number_groups, rank, recall
+    from biomedray.evaluate.measures import chance, recall
+    from biomedray.evaluate.ranking import rank_both
+    from biomedray.evaluate.stats import number_groups
     from biomedray.model import load
 
     rows = test_rows(pairs, ["pmcid", "caption", "image"])
@@ -58,10 +60,10 @@ def scores(pairs: Path, model: Path) -> dict[str, Any]:
     images, texts = encoder.encode_images([row["image"] for row in rows]), encoder.encode_texts([row["caption"] for row in rows])
     groups, articles = (number_groups([row[name] for row in rows]) for name in ("caption", "pmcid"))
     found: dict[str, Any] = {"candidates": len(rows), "chance_r1": chance(groups)[1]}
-    for way, queries, candidates in (("i2t", images, texts), ("t2i", texts, images)):
-        result = recall(rank(queries, candidates, groups), articles)
-        found |= {f"r1_{way}": result.at[1], f"r1_{way}_low": result.interval[1][0], f"r1_{way}_high": result.interval[1][1]}
-        found[f"r10_{way}"] = result.at[10]
+    for way, ranking in zip(("i2t", "t2i"), rank_both(images, texts, groups), strict=True):
+        result = recall(ranking, articles)
+        found |= {f"r1_{way}": result.at[1].value, f"r1_{way}_low": result.at[1].low, f"r1_{way}_high": result.at[1].high}
+        found[f"r10_{way}"] = result.at[10].value
     return found
 
 

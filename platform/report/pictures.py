@@ -59,15 +59,15 @@ def retrieval_pictures(scores: Path, manifest: Manifest, queries: int) -> list[t
     path = scores / "queries.parquet"
     if not path.is_file() or not pairs.is_dir():
         return []
-    table = pq.read_table(path, columns=["pair_id", "text_to_image_rank", "text_to_image_top"])
+    table = pq.read_table(path, columns=["id", "text_to_image_rank", "text_to_image_top"])
     rows = _spread(table.to_pylist(), queries)
-    pictures = pictures_of(pairs, [i for row in rows for i in [row["pair_id"], *row["text_to_image_top"][:4]]])
+    pictures = pictures_of(pairs, [i for row in rows for i in [row["id"], *row["text_to_image_top"][:4]]])
     return [(_heading(row, pictures), _ranked(row, pictures)) for row in rows]
 
 
 def _spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Queries from the best to the worst rank in even steps, so that failures are shown too."""
-    ordered = sorted(rows, key=lambda row: (row["text_to_image_rank"], row["pair_id"]))
+    ordered = sorted(rows, key=lambda row: (row["text_to_image_rank"], row["id"]))
     count = min(count, len(ordered))
     return [ordered[round(i * (len(ordered) - 1) / max(1, count - 1))] for i in range(count)]
 
@@ -80,7 +80,7 @@ def _ranked(row: dict[str, Any], pictures: dict[str, Picture]) -> list[Picture]:
     found = []
     for i, pair_id in enumerate(row["text_to_image_top"][:4], 1):
         p = pictures[pair_id]
-        found.append(Picture(pair_id, p.image, p.caption, p.source, str(i), pair_id == row["pair_id"]))
+        found.append(Picture(pair_id, p.image, p.caption, p.source, str(i), pair_id == row["id"]))
     return found
 
 
