@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from biomedray.arguments import ConfigFile, Model, Out, Pairs, Quiet, Settings, SplitName, console, errors
 from biomedray.cli_evaluate import evaluate_app
+from biomedray.cli_tune import tune
 from biomedray.errors import UserError, WorkError
 from biomedray.options import (
     Closed,
@@ -45,6 +46,7 @@ app = typer.Typer(
     "[bold]biomedray inspect[/bold]. A command that was killed resumes when it is started again.",
 )
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(tune)
 
 
 class Layout(StrEnum):

@@ -39,7 +39,7 @@ def check(config: ModelConfig) -> None:
     if config.init_from is not None:
         _check_going_on(config)
         return
-    model_cfg = _model_cfg(config)
+    model_cfg = model_cfg_of(config)
     if config.text_tower is not None:
         _check_tower(config.text_tower)
     pretrained.check(config)
@@ -74,7 +74,7 @@ def initialise(config: ModelConfig, captions: Iterable[str], folder: Path, seed:
         return
     with tempfile.TemporaryDirectory(prefix="biomedray-text-") as name:
         text = Path(name)
-        model_cfg = _model_cfg(config)
+        model_cfg = model_cfg_of(config)
         _text_files(config, model_cfg["text_cfg"], captions, text)
         torch.manual_seed(seed)
         clip = build(model_cfg, text)
@@ -117,7 +117,12 @@ def build(model_cfg: dict[str, Any], text_files: Path | None = None, device: str
     return model
 
 
-def _model_cfg(config: ModelConfig) -> dict[str, Any]:
+def model_cfg_of(config: ModelConfig) -> dict[str, Any]:
+    """The configuration of a model to be made, in open_clip's form.
+
+    Raises:
+        UserError: unknown name, or a size that it can't have.
+    """
     model_cfg = catalogue.read(config.name)["model_cfg"]
     if config.text_tower is not None:
         name, context = config.text_tower, model_cfg["text_cfg"].get("context_length", 77)

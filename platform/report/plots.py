@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 INK = "#7d8590"
-COLOURS = ("#2a8c82", "#d2703c", "#6b6fc9", "#b3862b")
+COLOURS = ("#2a8c82", "#d2703c", "#6b6fc9", "#b3862b", "#b8578f", "#5a9bd4", "#7a9a3a", "#8c6d5a")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def bars(counts: npt.NDArray[Any], start: float, width: float, title: str, note:
     import numpy as np
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes()
+    figure, axes = drawing()
     axes.bar(start + width * np.arange(len(counts)), counts, width=width, align="edge", color=COLOURS[0], linewidth=0)
     axes.set_ylabel("pairs", color=INK)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
@@ -36,14 +36,14 @@ def bars(counts: npt.NDArray[Any], start: float, width: float, title: str, note:
     for mark in marks:
         axes.axvline(mark, color=COLOURS[1], linewidth=1.2)
         axes.annotate(f" {mark:g}", (mark, 1), xycoords=("data", "axes fraction"), va="top", color=COLOURS[1], fontsize=9)
-    return Plot(title, _svg(figure), note)
+    return Plot(title, svg_of(figure), note)
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_label: str) -> Plot:
     """One line for each series; a dense series is drawn thin, a sparse one with marks."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure, axes = _axes()
+    figure, axes = drawing()
     for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
         if points:
             dense = len(points) > 60
@@ -58,14 +58,15 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x_lab
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    return Plot(title, _svg(figure))
+    return Plot(title, svg_of(figure))
 
 
-def _axes() -> tuple[Any, Any]:
+def drawing(width: float = 5.6, height: float = 2.9) -> tuple[Any, Any]:
+    """A figure (inches) and its axes in the colours of the page."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 2.9), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -80,7 +81,8 @@ def _axes() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg_of(figure: Any) -> str:
+    """The figure as an SVG element; the same figure gives the same text."""
     import matplotlib as mpl
 
     buffer = io.StringIO()

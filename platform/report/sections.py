@@ -6,6 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from biomedray.artifacts import Manifest
+from biomedray.report.ablation import ablation_section
+from biomedray.report.labelled import (
+    probe_grid,
+    probe_section,
+    table_grid,
+    table_section,
+    zero_shot_grid,
+    zero_shot_section,
+)
 from biomedray.report.model import model_section
 from biomedray.report.pairs import pairs_section
 from biomedray.report.parts import Gallery, Grid, Section
@@ -37,7 +46,16 @@ def _recall_cell(value: float, interval: list[float]) -> str:
     return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
 
 
+def scores_grid(manifest: Manifest) -> Grid:
+    """The main table of a scores artifact of any task."""
+    return _GRIDS.get(manifest.details.get("task", ""), retrieval_grid)(manifest)
+
+
 def _scores(folder: Path, manifest: Manifest, pictures: bool) -> Section:
+    return _TASKS.get(manifest.details.get("task", ""), _retrieval)(folder, manifest, pictures)
+
+
+def _retrieval(folder: Path, manifest: Manifest, pictures: bool) -> Section:
     facts = [("task", str(manifest.details.get("task", ""))), *_count_facts(manifest)]
     lead = "Queries and candidates are held-out pairs; a twin of the gold caption is gold, a tie with another a miss."
     galleries = []
@@ -55,7 +73,17 @@ def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
     return Section(manifest.kind.capitalize(), "", _count_facts(manifest), grids)
 
 
-_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {"model": model_section, "scores": _scores}
+_GRIDS = {"zeroshot": zero_shot_grid, "table": table_grid, "probe": probe_grid}
+_TASKS: dict[str, Callable[[Path, Manifest, bool], Section]] = {
+    "zeroshot": zero_shot_section,
+    "table": table_section,
+    "probe": probe_section,
+}
+_SECTIONS: dict[str, Callable[[Path, Manifest, bool], Section]] = {
+    "ablation": ablation_section,
+    "model": model_section,
+    "scores": _scores,
+}
 
 
 def _count_facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -121,7 +121,7 @@ def test_other_sizes(bert_base, captions, tmp_path):
     opened = weights.open_folder(tmp_path / "m")
     assert opened.clip.visual.image_size == (64, 64)
     assert opened.tokenizer(["a"]).shape == (1, 40)
-    large = towers._model_cfg(ModelConfig(name="biomedclip_vitb16_pubmedbert256", image_size=384, patch_dropout=0.5))
+    large = towers.model_cfg_of(ModelConfig(name="biomedclip_vitb16_pubmedbert256", image_size=384, patch_dropout=0.5))
     model = towers.build(large, bert_base, device="meta")
     assert model.visual.trunk.pos_embed.shape == (1, 577, 768)
     assert model.visual.trunk.patch_drop.prob == 0.5

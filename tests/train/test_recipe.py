@@ -79,7 +79,7 @@ ROWS_OF_TABLES = [
 def test_every_row_of_the_tables_builds(name, settings, expected, tmp_path):
     config = override(preset(name), settings)
     (tmp_path / "config.json").write_text(json.dumps(catalogue.bert_base()))
-    model_cfg = towers._model_cfg(config.model)
+    model_cfg = towers.model_cfg_of(config.model)
     clip = towers.build(model_cfg, tmp_path, device="meta")
     trunk = getattr(clip.visual, "trunk", None)
     width = trunk.num_features if trunk is not None else (expected[2])

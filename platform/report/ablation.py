@@ -1,0 +1,75 @@
+"""What a page says of an ablation or a search: the table, whether the paper's order holds, curves, and what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from biomedray.artifacts import Manifest
+from biomedray.report.parts import Grid, Section
+from biomedray.report.plots import Plot, lines
+from biomedray.tune.trial import TRIALS, Outcome, read_outcome
+
+_CURVES = (("val_r1_i2t", "Validation R@1, figure → caption, %", 100), ("val_r1_t2i", "Validation R@1, caption → figure, %", 100))
+_MOST = 8
+
+
+def ablation_section(folder: Path, manifest: Manifest, pictures: bool) -> Section:
+    """The section; ``pictures=False`` leaves the plots out."""
+    details = manifest.details
+    grids = [Grid(str(details.get("source", "Trials")), details["grid"]["header"], details["grid"]["rows"], _note(details))]
+    if details["verdict"]:
+        grids.append(Grid("The paper's order", ["", ""], [[str(n), line] for n, line in enumerate(details["verdict"], 1)]))
+    outcomes = _outcomes(folder)
+    grids.append(_spent(outcomes))
+    title = f"Ablation: {details['ablation']}" if "ablation" in details else f"Search: {details['search']}"
+    plots = _plots(outcomes) if pictures else []
+    return Section(title, str(details.get("hypothesis", "")), _facts(manifest), grids, plots)
+
+
+def _note(details: dict[str, Any]) -> str:
+    if "ablation" not in details:
+        return "Ranked by the mean of both R@1."
+    paper = "" if details["scale"] == "paper" else " The paper's are of its own models and pairs: compare orders, not values."
+    return f"Mean ± half of the 95 % interval over seeds. The paper found: {details['expected']}{paper}"
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    facts = [(name.replace("_", " "), f"{value:,}") for name, value in manifest.counts.items() if isinstance(value, int)]
+    facts.append(("training time, all trials", f"{manifest.timings['train_seconds']:,.0f} s"))
+    return [*facts, ("device", ", ".join(manifest.details.get("devices", [])))]
+
+
+def _outcomes(folder: Path) -> list[Outcome]:
+    return [outcome for path in sorted((folder / TRIALS).glob("*")) if (outcome := read_outcome(path)) is not None]
+
+
+def _spent(outcomes: Sequence[Outcome]) -> Grid:
+    rows = [[o.name, o.state, f"{o.pairs_seen:,}", f"{o.seconds:,.0f}", o.device, o.reason] for o in outcomes]
+    return Grid("Trials", ["trial", "state", "pairs seen", "seconds", "device", "reason"], rows)
+
+
+def _plots(outcomes: Sequence[Outcome]) -> list[Plot]:
+    found = []
+    for key, title, factor in _CURVES:
+        series = _means(outcomes, key, factor)
+        if series:
+            found.append(lines(series, title, "pairs seen"))
+    return found
+
+
+def _means(outcomes: Sequence[Outcome], key: str, factor: float) -> dict[str, list[tuple[float, float]]]:
+    """A curve for each variant: at each number of pairs seen the mean of the seeds that came so far."""
+    variants = list(dict.fromkeys(outcome.variant for outcome in outcomes if outcome.history))
+    if len(variants) > _MOST:
+        variants = [o.variant for o in sorted(outcomes, key=lambda o: -o.metrics.get(key, 0.0))][:_MOST]
+    curves = {}
+    for variant in variants:
+        values: dict[float, list[float]] = {}
+        for outcome in outcomes:
+            for entry in outcome.history if outcome.variant == variant else ():
+                if key in entry:
+                    values.setdefault(float(entry["samples_seen"]), []).append(factor * entry[key])
+        curves[variant] = [(seen, sum(found) / len(found)) for seen, found in sorted(values.items())]
+    return {variant: points for variant, points in curves.items() if points}

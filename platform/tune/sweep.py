@@ -1,0 +1,297 @@
+r"""Trials through Ray Tune: a driver each, which starts Ray Train's workers and passes their reports on.
+
+    trials -> Tuner( driver -> train (TorchTrainer) -> Relay -> Tune ) -> outcome.json in each trial's folder
+                 \- ASHA or Optuna may stop one early: Desk writes that down and gives its workers' places back
+
+What is decided lies in the trials' folders and not in Tune's own notes, so a sweep that is started again runs the open ones only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray import tune
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+from biomedray import cluster
+from biomedray.artifacts import write_atomic
+from biomedray.errors import UserError, WorkError
+from biomedray.train.look import look
+from biomedray.train.loop import train
+from biomedray.train.plan import Workers
+from biomedray.tune.space import Dimension
+from biomedray.tune.trial import Trial, looked_at, outcome_of, read_outcome
+
+SCORE = "score"
+"""What schedulers and searches compare: the mean of both R@1 of the validation."""
+_PLACES = "places.txt"
+# A driver only waits; Tune wants it to ask for something.
+_DRIVER_CPUS = 0.01
+_POLITE_SECONDS = "5"
+
+Told = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials have in common; plain values, so that it travels to their drivers."""
+
+    pairs: str
+    out: Path
+    workers: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """ASHA: of the trials that reach a rung, the better 1/factor go on; rungs stand at grace, grace x factor, ... pairs."""
+
+    grace: int
+    most: int
+    factor: int = 3
+
+
+def start() -> str:
+    """Start or join Ray with its dashboard, whose state tells Ray Train of drivers that are gone; the dashboard's address."""
+    cluster.start(dashboard=True)
+    url = ray._private.worker.get_dashboard_url()  # type: ignore[no-untyped-call]  # noqa: SLF001  # ray has no public way to ask
+    return str(url or "")
+
+
+def device() -> str:
+    """What trials train on, in words."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # ray's own signature
+    kinds = sorted(name.removeprefix("accelerator_type:") for name in found if name.startswith("accelerator_type:"))
+    return ", ".join(kinds) if kinds and cluster.gpus() else "CPU"
+
+
+def concurrency(asked: int | None, workers: Workers) -> int:
+    """How many trials run side by side: as many as have GPUs, on CPUs one, unless the user says otherwise."""
+    if asked is not None:
+        return asked
+    return max(1, cluster.gpus() // workers.most)
+
+
+def run_grid(trials: Sequence[Trial], shared: Shared, side_by_side: int, stopping: Stopping | None, told: Told) -> None:
+    """Run these trials; each has an outcome afterwards, and none that fails ends the others.
+
+    Raises:
+        WorkError: Tune itself failed.
+    """
+    by_name = {trial.name: trial for trial in trials}
+    config = tune.TuneConfig(
+        metric=SCORE,
+        mode="max",
+        scheduler=_asha(stopping) if stopping else None,
+        max_concurrent_trials=side_by_side,
+        trial_dirname_creator=lambda found: f"driver-{found.trial_id}",
+    )
+    space = {"trial": tune.grid_search(list(by_name))}
+    _fit(space, config, shared, lambda drawn: by_name[drawn["trial"]], told)
+
+
+def run_search(
+    space: Sequence[Dimension],
+    make: Callable[[dict[str, Any]], Trial],
+    done: Sequence[tuple[dict[str, Any], float]],
+    number: int,
+    shared: Shared,
+    options: Search,
+    told: Told,
+) -> None:
+    """Draw ``number`` settings more and run them; ``done`` is what earlier trials drew, with their scores.
+
+    Raises:
+        WorkError: Tune itself failed.
+    """
+    config = tune.TuneConfig(
+        metric=None if options.how == "optuna" else SCORE,
+        mode=None if options.how == "optuna" else "max",
+        scheduler=_asha(options.stopping) if options.stopping else None,
+        search_alg=_optuna(space, done, options.seed) if options.how == "optuna" else None,
+        num_samples=number,
+        max_concurrent_trials=options.side_by_side,
+        trial_dirname_creator=lambda found: f"driver-{found.trial_id}",
+    )
+    drawn = {} if options.how == "optuna" else {dimension.key: _domain(dimension) for dimension in space}
+    _fit(drawn, config, shared, make, told)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How settings are drawn."""
+
+    how: Literal["random", "optuna"]
+    side_by_side: int
+    seed: int
+    stopping: Stopping | None
+
+
+def _fit(space: dict[str, Any], config: Any, shared: Shared, make: Callable[[dict[str, Any]], Trial], told: Told) -> None:
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", _POLITE_SECONDS)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other way prints tables of its own, whatever verbose says
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # each trial's TensorBoard lies in its own folder
+    notes = shared.out / "tune"
+    shutil.rmtree(notes, ignore_errors=True)
+    desk = Desk(shared, make, told)
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_drive, shared=shared, make=make), {"CPU": _DRIVER_CPUS}),
+        param_space=space,
+        tune_config=config,
+        run_config=tune.RunConfig(name="driver", storage_path=str(notes), callbacks=[desk], verbose=0),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        raise WorkError(f"the sweep failed: {_first_line(error)}; start the same command again to go on") from error
+    finally:
+        desk.close()
+        shutil.rmtree(notes, ignore_errors=True)
+
+
+def _drive(drawn: dict[str, Any], shared: Shared, make: Callable[[dict[str, Any]], Trial]) -> None:
+    """One trial, in a process of its own, whatever becomes of it."""
+    trial = make(drawn)
+    folder = trial.folder(shared.out)
+    if read_outcome(folder) is not None:
+        return
+    try:
+        if not trial.trains:
+            looked_at(trial, look(shared.pairs, folder, trial.config), device()).write(folder)
+            return
+        hooks: list[Any] = [Relay(), Places(folder)]  # type: ignore[no-untyped-call]  # ray's own signature
+        train(shared.pairs, folder, trial.config, shared.workers, progress=False, hooks=hooks, threads=shared.threads)
+    except (UserError, WorkError) as error:
+        outcome_of(trial, folder, "failed", str(error), device(), shared.workers).write(folder)
+        return
+    outcome_of(trial, folder, "finished", "", device(), shared.workers).write(folder)
+
+
+class Relay(TuneReportCallback):
+    """Passes a report on to Tune, with the number that trials are compared by."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Called by Ray Train's controller after each epoch."""
+        found = metrics[0]
+        recalls = [found[name] for name in ("val_r1_i2t", "val_r1_t2i") if name in found]
+        score = sum(recalls) / len(recalls) if recalls else -found["train_loss"]
+        super().after_report(run_context, [found | {SCORE: score}], checkpoint)
+
+
+class Places(WorkerGroupCallback):
+    """Writes down where a trial's workers sit: a driver that Tune stops can't give their places back itself.
+
+    Ray Train's own cleaner asks the dashboard whether the controller lives, and waits for ever where there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / _PLACES
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Called by Ray Train's controller."""
+        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
+        write_atomic(self._file, group.id.hex())
+
+
+class Desk(tune.Callback):
+    """Follows the trials from the sweep's own process: tells of reports, and closes what was stopped or died."""
+
+    def __init__(self, shared: Shared, make: Callable[[dict[str, Any]], Trial], told: Told) -> None:
+        self._shared, self._make, self._told = shared, make, told
+        self._folders: set[Path] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes its callbacks into notes that we never read; a progress bar can't be written."""
+        return {"_shared": self._shared}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002  # Tune's signature
+        """A driver has started."""
+        found = self._make(trial.config)
+        self._folders.add(found.folder(self._shared.out))
+        self._told(found.name, {})
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:  # noqa: ARG002
+        """An epoch is over."""
+        self._told(self._make(trial.config).name, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """The driver has ended, or the scheduler has stopped it."""
+        self._close(trial, "stopped", "by the scheduler")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """The driver has died."""
+        self._close(trial, "failed", _died(trial))
+
+    def _close(self, trial: Any, state: Literal["stopped", "failed"], reason: str) -> None:
+        found = self._make(trial.config)
+        folder = found.folder(self._shared.out)
+        give_back(folder)
+        outcome = read_outcome(folder)
+        if outcome is None:
+            outcome = outcome_of(found, folder, state, reason, device(), self._shared.workers)
+            outcome.write(folder)
+        self._told(found.name, {"state": outcome.state})
+
+    def close(self) -> None:
+        """Whatever happened, no trial keeps its places."""
+        for folder in self._folders:
+            give_back(folder)
+
+
+def give_back(folder: Path) -> None:
+    """Take away the placement group of a trial's workers, if it still holds one; that ends them."""
+    path = folder / _PLACES
+    if not path.is_file():
+        return
+    group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(path.read_text())))
+    with contextlib.suppress(Exception):  # of a cluster that is gone there is nothing to take away
+        if placement_group_table(group).get("state") not in (None, "REMOVED"):
+            remove_placement_group(group)
+    path.unlink(missing_ok=True)
+
+
+def _asha(stopping: Stopping) -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    return ASHAScheduler(
+        time_attr="samples_seen", max_t=stopping.most, grace_period=stopping.grace, reduction_factor=stopping.factor
+    )
+
+
+def _optuna(space: Sequence[Dimension], done: Sequence[tuple[dict[str, Any], float]], seed: int) -> Any:
+    from ray.tune.search.optuna import OptunaSearch
+
+    domains = {dimension.key: _domain(dimension) for dimension in space}
+    points, scores = ([drawn for drawn, _ in done], [score for _, score in done]) if done else (None, None)
+    return OptunaSearch(space=domains, metric=SCORE, mode="max", seed=seed, points_to_evaluate=points, evaluated_rewards=scores)
+
+
+def _domain(dimension: Dimension) -> Any:
+    match dimension.kind:
+        case "grid":
+            return tune.grid_search(list(dimension.values))
+        case "choice":
+            return tune.choice(list(dimension.values))
+        case _:
+            return getattr(tune, dimension.kind)(*dimension.values)
+
+
+def _died(trial: Any) -> str:
+    path = getattr(trial, "error_file", None)
+    lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()] if path else []
+    return lines[-1] if lines else "its driver died; the logs in Ray's dashboard say why"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
