@@ -63,7 +63,7 @@ BAD = [
     ("train pairs out", "pair"),
     ("evaluate retrieval pairs weightless --out out", "weightless"),
     ("evaluate retrieval pairs missing --out out", "missing"),
-    ("evaluate retrieval letters weightless --out out", "not a pairs artifact"),
+    ("evaluate retrieval letters weightless --out out", "not a set of captions"),
     ("index pairs weightless out", "weightless"),
     ("index missing weightless out", "missing: no such folder"),
     ("serve missing", "missing"),
@@ -113,7 +113,21 @@ def test_usage_errors_are_exit_code_2(place, monkeypatch, capfd, command):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "corpus", "ingest", "train", "evaluate", "evaluate retrieval", "export", "index", "serve", "inspect", "report"],
+    [
+        "",
+        "demo",
+        "corpus",
+        "ingest",
+        "train",
+        "evaluate",
+        "evaluate retrieval",
+        "evaluate compare",
+        "export",
+        "index",
+        "serve",
+        "inspect",
+        "report",
+    ],
 )
 def test_help_teaches(monkeypatch, capfd, command):
     code, out, _ = run(monkeypatch, capfd, *command.split(), "--help")

@@ -1,11 +1,11 @@
 """What retrieval knows of its samples beside their vectors: captions, figures, and by what their scores can be broken down.
 
-Pairs are read from the columns of their artifact, without a picture; any other set with captions is read once.
+Pairs are read from the columns of their artifact; of any other set with captions these are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +13,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from biomedray.artifacts import is_finished, read_manifest
 from biomedray.errors import UserError
 from biomedray.evaluate.breakdown import PAIR_COLUMNS, dimensions_of_captions, dimensions_of_pairs
+from biomedray.evaluate.captioned import CaptionedSet
 from biomedray.evaluate.samples import Sample, SampleSet
 from biomedray.records import PAIR_SCHEMA
 
 By = Literal["caption", "figure"]
-
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ class Limited:
         return self.whole.read(split, start, min(stop, self.size(split)))
 
 
-def is_pairs(folder: Path) -> bool:
-    """Whether it is a pairs artifact."""
-    return is_finished(folder) and read_manifest(folder).kind == "pairs"
+def left_out(data: SampleSet, split: str) -> list[dict[str, str]]:
+    """What a set of captions names but has no picture or no caption of: id, reason, detail."""
+    return data.left_out(split) if isinstance(data, CaptionedSet) else []
 
 
 def known_of_pairs(pairs: Path, split: str, ids: Sequence[str]) -> Known:
@@ -102,14 +100,10 @@ def known_of_pairs(pairs: Path, split: str, ids: Sequence[str]) -> Known:
 
 
 def known_of_set(data: SampleSet, split: str, ids: Sequence[str]) -> Known:
-    """The captions of a set, and whatever ``columns`` it may say of its samples."""
-    own = getattr(data, "captions", None)
-    captions = own(split) if own is not None else _read_captions(data, split)
+    """The captions of a set."""
+    whole = data.whole if isinstance(data, Limited) else data
+    assert isinstance(whole, CaptionedSet)
+    part = whole.parts[split]
+    captions = dict(zip(part.ids, part.captions, strict=True))
     found = [captions[name] for name in ids]
     return Known(found, None, dimensions_of_captions(found))
-
-
-def _read_captions(data: SampleSet, split: str) -> Mapping[str, str]:
-    size = data.size(split)
-    blocks = (data.read(split, start, min(start + _AT_ONCE, size)) for start in range(0, size, _AT_ONCE))
-    return {sample.id: sample.caption for block in blocks for sample in block}

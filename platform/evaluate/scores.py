@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from biomedray.artifacts import Manifest, atomic_path, claim_output, write_atomi
 from biomedray.errors import UserError
 from biomedray.evaluate import ann
 from biomedray.evaluate.breakdown import LEAST, breakdown
+from biomedray.evaluate.captioned import open_captioned
 from biomedray.evaluate.embed import embed_once
-from biomedray.evaluate.known import By, Known, Limited, is_pairs, known_of_pairs, known_of_set
+from biomedray.evaluate.known import By, Known, Limited, known_of_pairs, known_of_set, left_out
 from biomedray.evaluate.measures import Recall, chance, recall
 from biomedray.evaluate.models import Model, best_device, open_model
-from biomedray.evaluate.pairs import open_pairs
+from biomedray.evaluate.pairs import PairsSet
 from biomedray.evaluate.ranking import KS, Ranking, rank_both
 from biomedray.evaluate.samples import SampleSet
 from biomedray.evaluate.stats import RESAMPLES, Interval, IntVector, number_groups
@@ -46,6 +48,8 @@ class Options:
     """A key of faiss.index_factory, "auto", or None for no approximate search."""
     limit: int | None = None
     """Most pairs of the split."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Of a set of captions."""
     embeddings: Path | None = None
     """A store of embeddings, or one embeddings artifact; by default the scores' own."""
     resamples: int = RESAMPLES
@@ -65,8 +69,8 @@ class _Task:
 def write_retrieval_scores(where: Path, model: str, out: Path, split: str, options: Options) -> Manifest:
     """Embed the split, rank both ways, write ``scores.json`` and ``queries.parquet``."""
     started = time.monotonic()
-    pairs = is_pairs(where)
-    whole: SampleSet = open_pairs(where) if pairs else _open_captioned(where)
+    whole = open_captioned(where, **options.options)
+    pairs = isinstance(whole, PairsSet)
     opened = open_model(model)
     task = _Task(_chosen(whole, split, pairs, options), where, pairs, split)
     config = _config(task, opened, options)
@@ -74,7 +78,7 @@ def write_retrieval_scores(where: Path, model: str, out: Path, split: str, optio
     store = options.embeddings or out / "embeddings"
     folder = embed_once(task.data, split, model, store, opened=opened, texts=True, progress=options.progress)
     embedded = read_vectors(folder)
-    rejects = Counter(row["reason"] for row in read_rejects(folder))
+    rejects = Counter(row["reason"] for row in [*read_rejects(folder), *left_out(whole, split)])
     if len(embedded.ids) < MIN_PAIRS:
         raise UserError(f"{where}: {len(embedded.ids)} readable pictures in split {split}; retrieval needs at least {MIN_PAIRS}")
     known = known_of_pairs(where, split, embedded.ids) if task.pairs else known_of_set(task.data, split, embedded.ids)
@@ -122,10 +126,6 @@ def _chosen(data: SampleSet, split: str, pairs: bool, options: Options) -> Sampl
     if options.limit < MIN_PAIRS:
         raise UserError(f"--limit {options.limit}: retrieval needs at least {MIN_PAIRS} pairs")
     return Limited(data, options.limit)
-
-
-def _open_captioned(where: Path) -> SampleSet:
-    return open_pairs(where)
 
 
 def _config(task: _Task, model: Model, options: Options) -> dict[str, Any]:
