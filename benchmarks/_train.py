@@ -109,6 +109,7 @@ def open_clip_step(
 
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (PreprocessCfg().mean, PreprocessCfg().std))
     images = pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    images, tokens = (_ready(part, device) for part in (images, tokens))
     clip = clip.to(device).train()
     clip.output_dict = True
     settings = Namespace(
@@ -131,6 +132,11 @@ def open_clip_step(
     return steps
 
 
+def _ready(values: torch.Tensor, device: str) -> torch.Tensor:
+    """Where both sides' loaders put a batch: page-locked memory, from which a GPU fetches."""
+    return values.pin_memory() if device.startswith("cuda") else values
+
+
 def our_step(clip: Any, pixels: torch.Tensor, tokens: torch.Tensor, device: str = "cpu", **settings: Any) -> Any:
     """The Stepper, and a function that takes so many steps with it."""
     from biomedray.train.presets import LoopConfig
@@ -138,6 +144,7 @@ def our_step(clip: Any, pixels: torch.Tensor, tokens: torch.Tensor, device: str 
 
     longest = int((tokens != 0).sum(1).max())
     ready = tokens[:, :longest]
+    pixels = _ready(pixels, device)
     stepper = Stepper(clip, LoopConfig(batch_size=len(pixels), **settings), device, lambda _: ready)
     captions = [""] * len(pixels)
 

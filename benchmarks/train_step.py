@@ -55,10 +55,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--gpu", action="store_true")
+    _train_gpu.options(parser)
     asked = parser.parse_args()
     if asked.gpu:
-        _train_gpu.measure(__file__)
+        _train_gpu.measure(__file__, asked)
         return
     rows = []
     for kind, patch, bert in CASES:

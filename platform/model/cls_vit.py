@@ -6,6 +6,7 @@ token alone; any first blocks can be recomputed in the backward pass. Features a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from biomedray.model.attention import attend_first
 from biomedray.model.dropout import SampledPatchDropout, kept_patches, random_keys
+
+Layer = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 def supports(visual: nn.Module) -> bool:
@@ -53,17 +56,29 @@ def layers(visual: Any) -> int:
     return len(visual.trunk.blocks) - 1
 
 
-def encode(visual: Any, pixels: torch.Tensor, keys: torch.Tensor | None = None, recomputed: int = 0) -> torch.Tensor:
-    """[n, 3, S, S] -> [n, D] features, not normalised; ``keys`` [n] decide which patches stay while training."""
+def encode(
+    visual: Any, pixels: torch.Tensor, keys: torch.Tensor | None = None, recomputed: int = 0, run: Layer | None = None
+) -> torch.Tensor:
+    """[n, 3, S, S] -> [n, D] features, not normalised; ``keys`` [n] decide which patches stay while training.
+
+    ``run`` is ``layer`` or what a compiler made of it.
+    """
+    run = run or layer
     trunk = visual.trunk
     tokens = trunk.norm_pre(_embed(trunk, pixels, keys))
     for number, block in enumerate(trunk.blocks[:-1]):
         if number < recomputed and torch.is_grad_enabled():
-            tokens = checkpoint(block, tokens, use_reentrant=False)
+            tokens = checkpoint(run, block, tokens, use_reentrant=False)
         else:
-            tokens = block(tokens)
+            tokens = run(block, tokens)
     first = trunk.norm(_last(trunk.blocks[-1], tokens))[:, 0]
     result: torch.Tensor = visual.head(trunk.head(trunk.head_drop(trunk.fc_norm(first))))
+    return result
+
+
+def layer(block: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """[n, l, D] -> [n, l, D] through one block."""
+    result: torch.Tensor = block(tokens)
     return result
 
 

@@ -30,7 +30,7 @@ class Towers(nn.Module):
         """Whether image and text tower go by ``cls_vit`` and ``cls_bert``."""
         self.recomputed = (0, 0)
         """First layers of each that are recomputed in the backward pass."""
-        self._bert_layer: cls_bert.Layer = cls_bert.layer
+        self._run: tuple[cls_vit.Layer, cls_bert.Layer] = (cls_vit.layer, cls_bert.layer)
 
     def forward(
         self, pixels: torch.Tensor, texts: grouping.Texts, keys: torch.Tensor | None = None
@@ -40,7 +40,7 @@ class Towers(nn.Module):
         bias = getattr(clip, "logit_bias", None)
         scale = clip.logit_scale.exp().mean()  # some of open_clip's models keep [1]
         bias = None if bias is None else bias.mean()
-        return image_features(clip, pixels, keys, self.recomputed[0]), self._texts(texts), scale, bias
+        return image_features(clip, pixels, keys, self.recomputed[0], self._run[0]), self._texts(texts), scale, bias
 
     def _texts(self, texts: grouping.Texts) -> torch.Tensor:
         parts = [self._group(one) for one in texts.groups]
@@ -51,21 +51,23 @@ class Towers(nn.Module):
         clip: Any = self.clip
         if not self.own[1]:
             return text_features(clip, one.tokens)
-        raw = cls_bert.encode(clip.text, one.tokens, one.keys, one.full, self.recomputed[1], self._bert_layer)
+        raw = cls_bert.encode(clip.text, one.tokens, one.keys, one.full, self.recomputed[1], self._run[1])
         return functional.normalize(raw.float(), dim=-1)
 
     def compile_layers(self) -> None:
-        """torch.compile for each layer (of towers of other kinds, the whole): few shapes, and minutes of work are shared."""
+        """torch.compile for one layer of each tower, whose code all layers share; of other image towers for the whole.
+
+        Sizes are symbols, so micro-batches and texts of any length take the same code: what is compiled anew is a layer
+        with and without padding, with and without a graph. Validation of towers that go by ``cls_vit`` and ``cls_bert``
+        isn't compiled.
+        """
         clip: Any = self.clip
-        if self.own[0]:
-            for block in clip.visual.trunk.blocks:
-                block.compile(dynamic=False)
-        else:
+        self._run = torch.compile(cls_vit.layer, dynamic=True), torch.compile(cls_bert.layer, dynamic=True)
+        if not self.own[0]:
             clip.visual.compile()
-        if self.own[1]:
-            self._bert_layer = torch.compile(cls_bert.layer, dynamic=True)
-        elif _part(clip, "text") is not None:
-            clip.text.compile()
+        if not self.own[1] and isinstance(text := _part(clip, "text"), TextTransformer):
+            for block in text.transformer.resblocks:
+                block.compile(dynamic=True)
 
     @property
     def layers(self) -> tuple[int, int]:
@@ -83,11 +85,13 @@ class Towers(nn.Module):
                 _recompute_all(clip if tower is None else tower, share >= 1)
 
 
-def image_features(clip: Any, pixels: torch.Tensor, keys: torch.Tensor | None = None, recomputed: int = 0) -> torch.Tensor:
+def image_features(
+    clip: Any, pixels: torch.Tensor, keys: torch.Tensor | None = None, recomputed: int = 0, run: cls_vit.Layer | None = None
+) -> torch.Tensor:
     """[n, 3, S, S] -> [n, D] float32 of length 1; ``keys`` [n] decide patch dropout while training."""
     visual = _part(clip, "visual")
     if cls_vit.supports(visual):
-        raw = cls_vit.encode(visual, pixels, keys, recomputed)
+        raw = cls_vit.encode(visual, pixels, keys, recomputed, run)
     else:
         for module in clip.modules():
             if isinstance(module, SampledPatchDropout):

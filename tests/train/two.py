@@ -19,6 +19,7 @@ from torch import distributed
 from biomedray.train.presets import ZeroShotSet
 from biomedray.train.rows import PairsReader, index_rows
 from biomedray.train.source import Source
+from biomedray.train.together import fingerprint_of
 from biomedray.train.validate import Validation
 
 _spec = importlib.util.spec_from_file_location("gate", Path(__file__).with_name("gate.py"))
@@ -64,5 +65,10 @@ if __name__ == "__main__":
     worker, where = int(sys.argv[1]), Path(sys.argv[2])
     distributed.init_process_group("gloo", init_method=f"file://{where}/meet", rank=worker, world_size=2)
     scores = {bf16: validation(where / f"m{worker}", Path(sys.argv[3]), Path(sys.argv[4]), bf16) for bf16 in (False, True)}
-    torch.save({"gradients": gradients(worker, where / f"m{worker}"), "validation": scores}, where / f"found-{worker}.pt")
+    half = [f"PMC{i}.1/F1/0" for i in range(24)][worker * 12 : worker * 12 + 12]
+    mine = fingerprint_of(half, "cpu")
+    torch.save(
+        {"fingerprint": mine, "gradients": gradients(worker, where / f"m{worker}"), "validation": scores},
+        where / f"found-{worker}.pt",
+    )
     distributed.destroy_process_group()
