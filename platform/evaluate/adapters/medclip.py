@@ -161,7 +161,7 @@ def _resnet(own: State) -> nn.Module:
 
     with torch.device("meta"):  # no time is lost with weights that are replaced at once
         tower: nn.Module = resnet50(weights=None)
-        tower.fc = nn.Linear(*own["fc.weight"].shape[::-1], bias=False)
+        tower.fc = _linear(own["fc.weight"])
     tower.load_state_dict(own, assign=True)
     return tower
 

@@ -181,8 +181,8 @@ def holds_pictures(path: Path) -> bool:
 def _picture_column(schema: pa.Schema, options: Options, path: Path) -> str | None:
     def fits(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+            return int(kind.get_field_index("bytes")) >= 0
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     names = [field.name for field in schema if fits(field.type)]
     return columns.choose(names, "file", _IMAGE_COLUMNS, options, path)
