@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +80,28 @@ def image(width: int, height: int, seed: int = 0, form: str = "PNG") -> bytes:
 def images() -> list[bytes]:
     """Pictures of several shapes and formats."""
     return [image(90, 120), image(200, 80, 1, "JPEG"), image(64, 64, 2), image(640, 200, 3, "JPEG"), image(33, 47, 4)]
+
+
+Plain = Callable[[Path, list[bytes], list[str]], tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plain]:
+    """Embeddings by plain open_clip in a process of its own; one for all tests, since it takes long to start."""
+    scratch = tmp_path_factory.mktemp("plain")
+    command = [sys.executable, str(Path(__file__).with_name("plain.py"))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=scratch, **pipes) as process:
+
+        def embed(folder: Path, images: list[bytes], texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+            np.savez(scratch / "in.npz", images=np.array(images, dtype=object), texts=np.array(texts, dtype=object))
+            process.stdin.write(json.dumps([str(folder), str(scratch / "in.npz"), str(scratch / "out.npz")]) + "\n")
+            process.stdin.flush()
+            while not (line := process.stdout.readline()).startswith('"'):
+                assert line, "the process has ended"
+            assert json.loads(line) == ""
+            with np.load(scratch / "out.npz") as found:
+                return found["images"], found["texts"]
+
+        yield embed
+        process.stdin.close()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+
+from biomedray.train.step import Stepper
 
 _spec = importlib.util.spec_from_file_location("gate", Path(__file__).with_name("gate.py"))
 gate = importlib.util.module_from_spec(_spec)
@@ -56,6 +59,37 @@ def test_compiled_layers_too(folder, monkeypatch):
     for changes in ({"micro_batch": 8}, {"micro_batch": 8, "grad_checkpointing": True}):
         found = gate.step_gradients(gate.make(folder / "m", 0.5, 0.1), compile=True, **changes)
         assert gate.difference(found, gate.reference(folder / "m", 0.5, 0.1)) <= LIMIT
+
+
+def losses(clip, lots, **settings):
+    """Of steps that learn, each on a lot of (number of pairs, lengths of their texts); and graphs compiled after each."""
+    lengths = list(gate.LENGTHS)
+    found, graphs = [], []
+    try:
+        stepper = Stepper(clip, gate.LOOP.model_copy(update=settings), tokenize=gate.tokenize)
+        for seed, (count, own) in enumerate(lots):
+            gate.LENGTHS[:] = own
+            result = stepper.step(gate.pixels()[:count], gate.CAPTIONS[:count], lr=1e-3, seed=seed)
+            found.append(float(result.loss))
+            graphs.append(counters["stats"]["unique_graphs"])
+    finally:
+        gate.LENGTHS[:] = lengths
+    return found, graphs
+
+
+@pytest.mark.heavy
+def test_the_compiler_to_its_end(folder, tmp_path, monkeypatch):
+    """Inductor's own kernels: steps as without it, and nothing is compiled anew when batches and texts change their sizes."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    lots = [(16, gate.LENGTHS[:]), (16, [3] * 16), (12, list(range(4, 36, 2))), (16, [40] * 16), (9, [7, 9] * 8), (14, [21] * 16)]
+    expected, _ = losses(gate.make(folder / "m", 0.5, 0.0), lots)
+    counters.clear()
+    found, graphs = losses(gate.make(folder / "m", 0.5, 0.0), lots, compile=True)
+    assert found == pytest.approx(expected, rel=LIMIT)
+    assert found != expected, "these are other kernels"
+    assert graphs[0] > 0
+    assert graphs[1:] == [graphs[1]] * 5
 
 
 def test_two_processes_have_the_gradient_of_one(folder, together):
