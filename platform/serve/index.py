@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -80,6 +81,7 @@ def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Spli
         WorkError: the embeddings and the pairs do not name the same rows.
     """
     from biomedray.evaluate.embed import embed, read_embeddings
+    from biomedray.evaluate.vectors import read_rejects
     from biomedray.model.encoder import Encoder
 
     started = time.monotonic()
@@ -92,7 +94,8 @@ def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Spli
         embed(pairs, model, embeddings, splits, progress=progress)
     embedded = time.monotonic()
     pair_ids, images, texts = read_embeddings(embeddings)
-    metadata = aligned(read_metadata(pairs, splits), pair_ids)
+    unreadable = [reject["id"] for reject in read_rejects(embeddings)]
+    metadata = aligned(without(read_metadata(pairs, splits), unreadable), pair_ids)
     generation = write_generation(out, metadata, {"image": images, "text": texts}, _origin(pairs, encoder))
     set_current(out, generation)
     manifest = Manifest(kind="index", name=out.name, config=config)
@@ -101,6 +104,7 @@ def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Spli
         {"name": "model", "uri": str(model), "fingerprint": encoder.fingerprint},
     ]
     manifest.counts = {"rows": generation.rows, "embed_dim": generation.dim, "splits": _count(metadata, "split")}
+    manifest.counts |= {"unreadable": len(unreadable)} if unreadable else {}
     manifest.timings = {"embed": embedded - started, "index": time.monotonic() - embedded}
     manifest.details = {"generation": generation.name, "index_key": generation.index_key}
     write_manifest(out, manifest)
@@ -119,6 +123,13 @@ def read_metadata(pairs: Path, splits: Sequence[Split]) -> pa.Table:
     files = [path for split in splits for path in sorted((pairs / "data" / f"split={split}").glob("*.parquet"))]
     table = pa.concat_tables(_row_groups(pairs, files))
     return table.set_column(table.schema.get_field_index("split"), "split", table["split"].cast(pa.string()))
+
+
+def without(metadata: pa.Table, pair_ids: Sequence[str]) -> pa.Table:
+    """The metadata without pairs whose picture the encoder could not read."""
+    if not pair_ids:
+        return metadata
+    return metadata.filter(pc.invert(pc.is_in(metadata["pair_id"], pa.array(pair_ids))))
 
 
 def aligned(metadata: pa.Table, pair_ids: Sequence[str]) -> pa.Table:

@@ -14,7 +14,7 @@ from biomedray.errors import UserError, WorkError
 from biomedray.serve import search as search_module
 from biomedray.serve.generation import METADATA
 from biomedray.serve.images import ImageStore, ImageUnavailableError
-from biomedray.serve.index import aligned, read_metadata
+from biomedray.serve.index import aligned, read_metadata, without
 from biomedray.serve.search import Filters, Query, SearchIndex
 
 from .conftest import FakeEncoder, pair_row, write_index, write_pairs
@@ -154,6 +154,15 @@ def test_metadata_follows_the_embeddings_order(pairs_folder: Path) -> None:
     for wrong in (ids[:-1], [*ids[:-1], "unknown"], [*ids[:-1], ids[0]]):
         with pytest.raises(WorkError, match="same rows"):
             aligned(metadata, wrong)
+
+
+def test_pairs_whose_picture_could_not_be_embedded_are_left_out(pairs_folder: Path) -> None:
+    metadata = read_metadata(pairs_folder, ["test", "val"])
+    ids = metadata["pair_id"].to_pylist()
+    assert without(metadata, []) is metadata
+    assert aligned(without(metadata, [ids[1]]), [ids[0], *ids[2:]])["pair_id"].to_pylist() == [ids[0], *ids[2:]]
+    with pytest.raises(WorkError, match="same rows"):
+        aligned(without(metadata, [ids[1]]), ids)
 
 
 def test_images_are_read_by_reference(index: SearchIndex, pairs_folder: Path) -> None:
