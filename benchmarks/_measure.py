@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def record(name: str, method: str, rows: Sequence[Mapping[str, Any]], **facts: A
         padded = [text.rjust(width) if i else text.ljust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))]
         print("  ".join(padded))
     RESULTS.mkdir(exist_ok=True)
-    found = {"method": method, "machine": machine(), "date": time.strftime("%Y-%m-%d"), **facts, "rows": list(rows)}
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    found = {"method": method, "command": command, "machine": machine(), "date": time.strftime("%Y-%m-%d"), **facts}
+    found["rows"] = list(rows)
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
