@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_SEQUENTIAL = (0xC0, 0xC1)
 _ALL_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MODES = {1: "L", 3: "RGB"}
 _NO_LENGTH = frozenset((0x01, *range(0xD0, 0xDA), 0xFF, 0x00))
@@ -12,17 +14,21 @@ _SCAN = 0xDA
 # APP1 holds Exif or XMP, which may turn the picture; APP2 an ICC profile, or the index of several pictures (MPF).
 _APP1, _APP2 = 0xE1, 0xE2
 _MAX_SEGMENTS = 1_000
-_PLAIN_CHUNKS = (b"IDAT", b"IHDR", b"PLTE")
+_PLAIN_CHUNKS = (b"IHDR", b"PLTE")
 _XMP = b"XML:com.adobe.xmp\0"
 _MAX_CHUNKS = 100_000
 
 
 class PlainJpeg(NamedTuple):
-    """What the frame header says, as Pillow would: ``mode`` is L or RGB."""
+    """What the frame header says, as Pillow would: ``mode`` is L or RGB.
+
+    ``one_scan``: not progressive, and the first scan has all components; libjpeg reads no further one.
+    """
 
     width: int
     height: int
     mode: str
+    one_scan: bool = False
 
 
 def plain_jpeg(data: bytes) -> PlainJpeg | None:
@@ -31,6 +37,7 @@ def plain_jpeg(data: bytes) -> PlainJpeg | None:
     None for every other file, and for one whose segments are off: those are for Pillow to look at.
     """
     found: PlainJpeg | None = None
+    sequential = False
     at = 2
     for _ in range(_MAX_SEGMENTS):
         if data[at : at + 1] != b"\xff" or at + 4 > len(data):
@@ -43,8 +50,12 @@ def plain_jpeg(data: bytes) -> PlainJpeg | None:
             return None
         if marker in _ALL_FRAMES and (found or not (found := _frame(marker, data[body : body + 6]))):
             return None
+        if marker in _SEQUENTIAL:
+            sequential = True
         if marker == _SCAN:
-            return found
+            return found and found._replace(
+                one_scan=sequential and data[body : body + 1] == (b"\1" if found.mode == "L" else b"\3")
+            )
         at += 2 + size
     return None
 
@@ -59,16 +70,27 @@ def _frame(marker: int, head: bytes) -> PlainJpeg | None:
 
 def png_may_turn(data: bytes) -> bool:
     """Whether a PNG has a chunk that could hold an orientation: eXIf, a raw profile, or XMP that names one (or is compressed)."""
-    at = 8
+    return any(True for _ in _turning_chunks(data))
+
+
+def png_may_turn_late(data: bytes) -> bool:
+    """Whether such a chunk stands behind the pixels."""
+    return any(_turning_chunks(data))
+
+
+def _turning_chunks(data: bytes) -> Iterator[bool]:
+    """For each such chunk whether it stands behind the pixels; true where there are too many chunks to look at."""
+    at, late = 8, False
     for _ in range(_MAX_CHUNKS):
         size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if len(kind) < 4 or kind == b"IEND":
-            return False
-        if kind not in _PLAIN_CHUNKS:
+            return
+        if kind == b"IDAT":
+            late = True
+        elif kind not in _PLAIN_CHUNKS:
             body = data[at + 8 : at + 8 + size]
-            if kind == b"eXIf" or body.startswith(b"Raw profile type exif"):
-                return True
-            if body.startswith(_XMP) and (b"Orientation" in body or body[len(_XMP) :][:1] == b"\1"):
-                return True
+            named = body.startswith(_XMP) and (b"Orientation" in body or body[len(_XMP) :][:1] == b"\1")
+            if named or kind == b"eXIf" or body.startswith(b"Raw profile type exif"):
+                yield late
         at += 12 + size
-    return True
+    yield True

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import simplejpeg
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from biomedray.frames import gif_frames, tiff_frames
-from biomedray.headers import plain_jpeg, png_may_turn
+from biomedray.headers import plain_jpeg, png_may_turn, png_may_turn_late
 from biomedray.records import Reason
 
 MAX_PIXELS = 100_000_000
@@ -167,7 +168,7 @@ def _plain_header(data: bytes, max_pixels: int) -> Header | None:
     """The header of a JPEG that needs no Pillow: most figures are one."""
     if not data.startswith(b"\xff\xd8\xff") or (plain := plain_jpeg(data)) is None:
         return None
-    if problem := _too_large(data, "JPEG", (plain.width, plain.height), max_pixels):
+    if problem := _too_large(b"" if plain.one_scan else data, "JPEG", (plain.width, plain.height), max_pixels):
         raise PixelError(Reason.IMAGE_TOO_LARGE, problem)
     return Header("JPEG", plain.width, plain.height, plain.mode, 1)
 
@@ -236,11 +237,15 @@ def _frames(data: bytes, image: Image.Image) -> int:
 
 def _orientation(data: bytes, image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it can't be read."""
-    if image.format == "PNG" and not png_may_turn(data):
-        return 1  # Pillow decodes the whole picture to see whether something follows it
+    read = image.getexif
+    if image.format == "PNG":
+        if not png_may_turn(data):
+            return 1
+        if not png_may_turn_late(data):  # Pillow decodes the whole picture to see whether something follows it
+            read = partial(Image.Image.getexif, image)
     value: object = 1
     with suppress(Exception):
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = read().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and value in _TURNS else 1
 
 
