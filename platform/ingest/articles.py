@@ -66,7 +66,7 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
     for number, tree in enumerate(trees):
         uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
         try:
-            inventory = read_figures(tree.root) if item.figures is None else item.figures[number]
+            inventory = read_figures(tree.root, tree.found) if item.figures is None else item.figures[number]
             yield _extract_tree(item, tree, inventory, uri, config)
         except WorkError:  # a store that went away while a picture was read says nothing of the article
             raise

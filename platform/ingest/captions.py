@@ -11,6 +11,9 @@ from biomedray.ingest.rights import Holders, Rights, read_rights
 from biomedray.ingest.text import NOT_CAPTION, Span, clean, clean_spans, collapse, raw
 
 _WORD = re.compile(r"\w+")
+_MARKS: Final = bytes(code for code in range(128) if not (_WORD.match(chr(code)) or chr(code).isspace()))
+_APART: Final = _MARKS + b"\x1c\x1d\x1e\x1f"  # white space to str, but not to bytes
+_MARKS_APART: Final = bytes.maketrans(_APART, b" " * len(_APART))
 
 # Elements of a caption whose place in the clean text is worth knowing, and what the column calls them.
 MARKUP_KINDS: Final[dict[str, str]] = {
@@ -90,6 +93,9 @@ def read_label(figure: Element) -> str | None:
 
 def count_tokens(text: str) -> int:
     """Words and punctuation marks: a proxy for a tokenizer's count that needs no model."""
+    if text.isascii():  # the same as below in a third of the time
+        data = text.encode()
+        return len(data) - len(data.translate(None, _MARKS)) + len(data.translate(_MARKS_APART).split())
     words = _WORD.findall(text)
     return len(words) + len("".join(text.split())) - len("".join(words))
 

@@ -231,7 +231,7 @@ def _parse(xml: bytes) -> tuple[list[ArticleTree] | None, list[Inventory] | None
     """The trees and the figures in each, or None where reading fails: the extraction will fail likewise and say why."""
     try:
         trees = parse_articles(xml)
-        return trees, [read_figures(tree.root) for tree in trees]
+        return trees, [read_figures(tree.root, tree.found) for tree in trees]
     except Exception:  # noqa: BLE001  # whatever it is, it is one article's and not the run's
         return None, None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from biomedray.ingest.captions import Caption, language, read_caption, read_label
 from biomedray.ingest.images import is_raster_name
-from biomedray.ingest.jats import XML_LANG, Element, href
+from biomedray.ingest.jats import XML_LANG, ByTag, Element, elements_by_tag, href
 from biomedray.ingest.rights import Holders
 from biomedray.records import Reason
 
@@ -77,16 +77,14 @@ _Other = tuple[Element, Element | None, Reason | None]
 
 
 class Survey:
-    """The elements of an article that figures are about, found in one walk, in document order."""
+    """The elements of an article that figures are about, in document order; ``found``: by tag, where they are known."""
 
-    def __init__(self, article: Element) -> None:
+    def __init__(self, article: Element, found: ByTag | None = None) -> None:
         self.article = article
-        self.by_tag: dict[str, list[Element]] = {tag: [] for tag in ("fig", "fig-group", "graphic", "xref", *_PARTS)}
-        self.figures: list[Element] = []
-        for element in article.iter(*self.by_tag):
-            self.by_tag[element.tag].append(element)
-            if element.tag in _FIGURE:
-                self.figures.append(element)
+        self.by_tag = elements_by_tag(article) if found is None else found
+        self.figures: list[Element] = self.by_tag["fig"]
+        if self.by_tag["fig-group"]:
+            self.figures = list(article.iter(*_FIGURE))
         parts = self.by_tag["sub-article"] + self.by_tag["response"]
         self._part = {element: number for number, element in enumerate(parts, 1)}
 
@@ -102,9 +100,9 @@ class Survey:
         yield 0
 
 
-def read_figures(article: Element) -> Inventory:
-    """The figures and units of an article."""
-    survey = Survey(article)
+def read_figures(article: Element, found: ByTag | None = None) -> Inventory:
+    """The figures and units of an article; ``found``: its elements by tag, as ``parse_articles`` gives them."""
+    survey = Survey(article, found)
     graphics = survey.by_tag["graphic"]
     owned: dict[Element, list[Element]] = {}
     others: list[_Other] = []

@@ -1,6 +1,6 @@
 r"""Untrusted XML bytes to a clean JATS tree: no network, no DTD, no entity tricks, names without namespaces.
 
-bytes -> HTML entities to characters -> strict parse -> local names -> the <article> elements
+bytes -> HTML entities to characters -> strict parse -> one walk: local names, figures, references -> the <article> elements
                                            \-> damaged: mend, recover, flag "xml_recovered"
 """
 
@@ -12,15 +12,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from lxml import etree
 
 from biomedray.records import Reason
 
 Element: TypeAlias = Any  # lxml ships no types; an etree._Element
+ByTag: TypeAlias = dict[str, list[Element]]
 
+SURVEYED: Final = ("fig", "fig-group", "graphic", "xref", "sub-article", "response")
+"""What figures and what cites them are found by; a walk over a tree takes longer than what is done with these."""
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
@@ -39,8 +41,8 @@ _MAX_ENTITIES = 100_000
 _MAX_TAGS = 2_000_000
 _MAX_UNITS = 20_000
 _MAX_ARTICLES = 10_000
-# The least that a tag or attribute, and that a figure takes: smaller files need not be counted.
-_TAG_BYTES, _UNIT_BYTES = 3, 6
+# The least that a tag or attribute takes: smaller files need not be counted.
+_TAG_BYTES = 3
 
 
 class XmlError(ValueError):
@@ -57,6 +59,8 @@ class ArticleTree:
 
     root: Element
     flags: tuple[str, ...]
+    found: ByTag | None = None
+    """Its SURVEYED elements in document order, where the article is all of the file."""
 
 
 def parse_articles(xml: bytes) -> list[ArticleTree]:
@@ -72,16 +76,14 @@ def parse_articles(xml: bytes) -> list[ArticleTree]:
     root, flags = _parse(_numeric_entities(xml) if entities else xml)
     if (flags or entities) and not _resolve_entities(root):
         flags = (*flags, "unresolved_entity")
-    _localise(root, None if flags else _namespaces(xml))
-    if len(xml) > _MAX_UNITS * _UNIT_BYTES:
-        _bound("figures and graphics", sum(1 for _ in islice(root.iter("fig", "graphic"), _MAX_UNITS + 1)), _MAX_UNITS)
+    found = _walk(root, None if flags else _namespaces(xml, root))
     articles = list(_articles(root))
     _bound("articles", len(articles), _MAX_ARTICLES)
     if not articles:
         raise XmlError(Reason.NOT_AN_ARTICLE, f"the root element is <{root.tag}>")
     if "xml_recovered" in flags and not any(next(article.iter("fig", "graphic"), None) is not None for article in articles):
         raise XmlError(Reason.MALFORMED_XML, "not well-formed, and no figure can be read from it")
-    return [ArticleTree(article, flags) for article in articles]
+    return [ArticleTree(article, flags, found if article is root else None) for article in articles]
 
 
 def _bound(what: str, number: int, most: int) -> None:
@@ -187,22 +189,46 @@ def local_name(tag: str) -> str:
     return tag.rpartition("}")[2].rpartition(":")[2] or "unnamed"
 
 
-def _namespaces(xml: bytes) -> list[str] | None:
+def _namespaces(xml: bytes, root: Element) -> list[str] | None:
     """The namespaces that an intact document binds; None where a look at its bytes can't say."""
-    if not xml[:4].isascii() or b"\0" in xml[:4] or b"<!ATTLIST" in xml:
+    dtd = root.getroottree().docinfo.internalDTD
+    defaults = dtd is not None and next(dtd.iterelements(), None) is not None  # a DTD may bind one by an attribute's default
+    if defaults or not xml[:4].isascii() or b"\0" in xml[:4]:
         return None
-    found = set(_XMLNS.findall(xml)) - {b""}
+    found: set[bytes] = set()
+    at = xml.find(b"xmlns")  # quicker than a search by the pattern
+    while at >= 0:
+        if match := _XMLNS.match(xml, at):
+            found.add(match[1])
+        at = xml.find(b"xmlns", at + 5)
+    found.discard(b"")
     plain = len(found) <= _MAX_NAMESPACES and all(uri.isascii() and b"&" not in uri for uri in found)
     return sorted(uri.decode() for uri in found) if plain else None
 
 
-def _localise(root: Element, namespaces: list[str] | None) -> None:
-    """Names without namespaces. Few elements have one, and lxml finds those quickly when it is told which to look for."""
-    names = ["*"] if namespaces is None else [f"{{{uri}}}*" for uri in namespaces]
-    for element in list(root.iter(*names)) if names else ():
+def _walk(root: Element, namespaces: list[str] | None) -> ByTag:
+    """Names without namespaces, and the SURVEYED elements. Few have a namespace; lxml finds those when told which to look for."""
+    names = ["*"] if namespaces is None else [*SURVEYED, *(f"{{{uri}}}*" for uri in namespaces)]
+    found: ByTag = {tag: [] for tag in SURVEYED}
+    units = 0
+    for element in root.iter(*names):
         tag = element.tag
         if "}" in tag or ":" in tag:
-            element.tag = local_name(tag)
+            element.tag = tag = local_name(tag)
+        if tag in found:
+            found[tag].append(element)
+            if tag in ("fig", "graphic"):
+                units += 1
+                _bound("figures and graphics", units, _MAX_UNITS)
+    return found
+
+
+def elements_by_tag(article: Element) -> ByTag:
+    """The SURVEYED elements of an article."""
+    found: ByTag = {tag: [] for tag in SURVEYED}
+    for element in article.iter(*SURVEYED):
+        found[element.tag].append(element)
+    return found
 
 
 def _articles(root: Element) -> Iterator[Element]:

@@ -126,7 +126,7 @@ def compare_package(package: Package) -> ArticleDifference | None:
         trees = parse_articles(package.xml)
     except XmlError:
         return None
-    figures = [figure for tree in trees for figure in read_figures(tree.root).figures]
+    figures = [figure for tree in trees for figure in read_figures(tree.root, tree.found).figures]
     own = [f for f in figures if f.caption is not None and not f.caption.flags]
     total = sum(len(_letters(f.caption.raw)) for f in own if f.caption)
     ours = sum(_common(f.caption.raw, f.caption.text) for f in own if f.caption)
