@@ -199,7 +199,7 @@ def _http_section(out: Path, answers: dict[str, Any]) -> Any:
 
 
 def _closing_table(pairs: Manifest, model: Manifest, scores: Manifest, index: Manifest, answers: dict[str, Any]) -> Table:
-    from biomedray.report.sections import retrieval_grid
+    from biomedray.report.retrieval import retrieval_grid
 
     table = Table(title="biomedray demo", show_header=False, title_justify="left")
     table.add_row("articles", f"{pairs.counts['articles']:,}")

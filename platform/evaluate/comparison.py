@@ -147,7 +147,7 @@ def _both(a: Path, b: Path) -> _Both:
 def _array(column: pa.ChunkedArray) -> NDArray[Any]:
     if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
         return np.array(column.to_pylist(), np.float64)
-    return column.to_numpy()
+    return np.asarray(column.to_numpy())
 
 
 def _retrieval(both: _Both, clusters: IntVector, resamples: int) -> Iterator[tuple[str, Paired]]:

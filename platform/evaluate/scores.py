@@ -136,6 +136,7 @@ def _config(task: _Task, model: Model, options: Options) -> dict[str, Any]:
         "model": model.fingerprint,
         "by": options.by,
         "limit": options.limit,
+        "options": dict(options.options),
         "ann": options.ann,
         "resamples": options.resamples,
     }
@@ -243,9 +244,9 @@ def _named(by_k: dict[int, float]) -> dict[str, float]:
 
 
 def _write_queries(path: Path, embedded: Embedded, groups: IntVector, rankings: dict[str, Ranking]) -> None:
-    """One row a query: id, group (what is drawn as a whole), gold (its number of gold candidates), ranks from 1, the best ids."""
+    """One row a query: id, group (drawn as a whole), key (equal: gold for each other), ranks from 1, the best ids."""
     ids = pa.array(embedded.ids, pa.string())
-    columns: dict[str, Any] = {"id": ids, "group": embedded.groups, "golds": np.bincount(groups)[groups]}
+    columns: dict[str, Any] = {"id": ids, "group": embedded.groups, "key": groups, "golds": np.bincount(groups)[groups]}
     for direction in DIRECTIONS:
         ranking = rankings[direction]
         width = ranking.top.shape[1]

@@ -27,6 +27,43 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One candidate that a query retrieves."""
+
+    mark: str
+    """Its place and similarity."""
+    picture: str
+    """Data URL; empty of a caption, and of a picture that nothing decodes."""
+    caption: str
+    source: str
+    gold: bool
+    beyond: bool = False
+    """The gold candidate, shown although it is not among the first."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query with what it retrieves, best first: captions if it is a figure (``by_figure``), else figures."""
+
+    by_figure: bool
+    verdict: str
+    picture: str
+    """Data URL of the figure that is asked with."""
+    caption: str
+    source: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries of one kind under a heading."""
+
+    title: str
+    note: str
+    queries: list[Query]
+
+
+@dataclass(frozen=True)
 class Sample:
     """One pair that the reader can sift by split, licence and kind."""
 
@@ -63,3 +100,4 @@ class Section:
     plots: list[Plot] = field(default_factory=list)
     galleries: list[Gallery] = field(default_factory=list)
     browser: Browser | None = None
+    queries: list[Queries] = field(default_factory=list)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from biomedray.artifacts import Manifest
 from biomedray.report.ablation import ablation_section
+from biomedray.report.comparison import comparison_grid, comparison_section
 from biomedray.report.labelled import (
     probe_grid,
     probe_section,
@@ -17,8 +18,8 @@ from biomedray.report.labelled import (
 )
 from biomedray.report.model import model_section
 from biomedray.report.pairs import pairs_section
-from biomedray.report.parts import Gallery, Grid, Section
-from biomedray.report.pictures import retrieval_pictures
+from biomedray.report.parts import Grid, Section
+from biomedray.report.retrieval import retrieval_grid, retrieval_section
 
 
 def section_of(folder: Path, manifest: Manifest, pictures: bool = True, tokenizer: Path | None = None) -> Section:
@@ -28,40 +29,13 @@ def section_of(folder: Path, manifest: Manifest, pictures: bool = True, tokenize
     return _SECTIONS.get(manifest.kind, _plain)(folder, manifest, pictures)
 
 
-def retrieval_grid(manifest: Manifest) -> Grid:
-    """Recall by direction with 95 % intervals, chance in the last row; every value in percent."""
-    scores = manifest.details
-    ks = list(scores["chance"])
-    rows = []
-    for direction, name in (("image_to_text", "figure → caption"), ("text_to_image", "caption → figure")):
-        result = scores[direction]
-        cells = [_recall_cell(result[k], result["interval_95"][k]) for k in ks]
-        rows.append([name, *cells, f"{result['median_rank']:.0f}", f"{result['times_chance_R@1']:.0f}x"])
-    rows.append(["chance", *[f"{100 * scores['chance'][k]:.1f}" for k in ks], "", "1x"])
-    title = f"Retrieval among {scores['candidates']} held-out pairs ({scores['split']}), %, 95 % interval over articles"
-    return Grid(title, ["", *ks, "median rank", "R@1 / chance"], rows)
-
-
-def _recall_cell(value: float, interval: list[float]) -> str:
-    return f"{100 * value:.1f} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
 def scores_grid(manifest: Manifest) -> Grid:
     """The main table of a scores artifact of any task."""
     return _GRIDS.get(manifest.details.get("task", ""), retrieval_grid)(manifest)
 
 
 def _scores(folder: Path, manifest: Manifest, pictures: bool) -> Section:
-    return _TASKS.get(manifest.details.get("task", ""), _retrieval)(folder, manifest, pictures)
-
-
-def _retrieval(folder: Path, manifest: Manifest, pictures: bool) -> Section:
-    facts = [("task", str(manifest.details.get("task", ""))), *_count_facts(manifest)]
-    lead = "Queries and candidates are held-out pairs; a twin of the gold caption is gold, a tie with another a miss."
-    galleries = []
-    if pictures:
-        galleries = [Gallery(title, found) for title, found in retrieval_pictures(folder, manifest, queries=4)]
-    return Section("Scores", lead, facts, [retrieval_grid(manifest)], [], galleries)
+    return _TASKS.get(manifest.details.get("task", ""), retrieval_section)(folder, manifest, pictures)
 
 
 def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
@@ -73,8 +47,9 @@ def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
     return Section(manifest.kind.capitalize(), "", _count_facts(manifest), grids)
 
 
-_GRIDS = {"zeroshot": zero_shot_grid, "table": table_grid, "probe": probe_grid}
+_GRIDS = {"compare": comparison_grid, "zeroshot": zero_shot_grid, "table": table_grid, "probe": probe_grid}
 _TASKS: dict[str, Callable[[Path, Manifest, bool], Section]] = {
+    "compare": comparison_section,
     "zeroshot": zero_shot_section,
     "table": table_section,
     "probe": probe_section,
