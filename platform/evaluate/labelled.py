@@ -55,18 +55,28 @@ class Clock:
         return time.monotonic() - self.started
 
 
-def open_all(paths: Sequence[Path], choice: Choice) -> list[ImageSet]:
-    """All sets at these paths, in the words that the user chose.
+Located = tuple[ImageSet, Path]
+
+
+def open_all(paths: Sequence[Path], choice: Choice) -> list[Located]:
+    """All sets at these paths, each with its path, in the words that the user chose.
 
     Raises:
         UserError: as ``open_sets``; an option that none of their layouts has; one name twice; prompts for several sets.
     """
-    found = [one for path in paths for one in open_sets(path, choice.layout, **_options(path, choice, len(paths)))]
+    found = [(one, path) for path in paths for one in open_sets(path, choice.layout, **_options(path, choice, len(paths)))]
     if len(found) > 1 and (choice.classes or choice.prompts):
         raise UserError(f"{len(found)} sets, but class names of one; score the sets one by one, or leave the names out")
-    if twice := [name for name, count in Counter(one.name for one in found).items() if count > 1]:
+    if twice := [name for name, count in Counter(one.name for one, _ in found).items() if count > 1]:
         raise UserError(f"{twice[0]} is named twice; name every set once")
-    return [reworded(one, choice.classes, choice.templates, choice.prompts) for one in found]
+    return [(reworded(one, choice.classes, choice.templates, choice.prompts), path) for one, path in found]
+
+
+def limited(data: ImageSet, limit: int | None, split: str | None = None) -> ImageSet:
+    """At most so many pictures of a split, or of every split."""
+    for name in data.splits if split is None else [split]:
+        data = data.limited(name, limit)
+    return data
 
 
 def _options(path: Path, choice: Choice, paths: int) -> Mapping[str, str]:

@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 
 from biomedray.artifacts import Manifest, claim_output, is_finished, read_manifest
-from biomedray.evaluate.labelled import EMBEDDINGS, Clock, finish
+from biomedray.evaluate.labelled import EMBEDDINGS, Clock, Located, finish
 from biomedray.evaluate.models import Model
-from biomedray.evaluate.sets import ImageSet
 from biomedray.evaluate.sets.prompts import table_10
 from biomedray.evaluate.zero_shot import write_zero_shot
-
-Located = tuple[ImageSet, Path]
 
 
 def in_paper_order(sets: Sequence[Located]) -> list[Located]:

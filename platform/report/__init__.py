@@ -53,11 +53,11 @@ def inspect_table(artifact: Path) -> Table:
 
 
 def scores_table(manifest: Manifest) -> Table:
-    """Retrieval scores against chance as a rich table."""
-    from biomedray.report.sections import retrieval_grid
+    """The main table of a scores artifact as a rich table, its note below."""
+    from biomedray.report.sections import scores_grid
 
-    grid = retrieval_grid(manifest)
-    table = Table(title=grid.title, title_justify="left")
+    grid = scores_grid(manifest)
+    table = Table(title=grid.title, title_justify="left", caption=grid.note or None, caption_justify="left")
     for i, name in enumerate(grid.header):
         table.add_column(name, justify="left" if i == 0 else "right")
     for row in grid.rows:

@@ -249,7 +249,7 @@ def test_a_set_without_splits_is_cut_and_says_so(mini, probed, tmp_path):
 
 
 def test_without_validation_a_part_of_the_sample_chooses(mini, probed, tmp_path):
-    data = open_all([mini.webdataset(tmp_path / "web", n=20)], Choice())[0]
+    data = open_all([mini.webdataset(tmp_path / "web", n=20)], Choice())[0][0]
     scores = probed(data, Settings(fractions=(0.05, 1.0), seeds=(0, 1), resamples=20)).details
     assert {run["chosen_on"] for run in scores["points"][0]["runs"]} == {"nothing: too few"}
     assert {run["C"] for run in scores["points"][0]["runs"]} == {1.0}

@@ -81,7 +81,7 @@ def test_an_artifact_of_scores(mini, scored, tmp_path):
 
 def test_each_template_is_scored_alone(mini, scored, tmp_path):
     """The second template names the classes the wrong way round, so it gets everything wrong."""
-    data = open_all([mini.pcam(tmp_path / "pcam")], Choice(templates=["{}", "not {}"]))[0]
+    data = open_all([mini.pcam(tmp_path / "pcam")], Choice(templates=["{}", "not {}"]))[0][0]
     swapped = WORDS | {"not normal lymph node": 120 / 255, "not lymph node metastasis": 60 / 255}
     scores = scored(data, swapped).details
     assert [found["accuracy"] for found in scores["templates"].values()] == [1, 0]
@@ -110,7 +110,7 @@ def test_a_limit_draws_a_part_and_says_so(mini, scored, tmp_path):
 def test_the_papers_table(mini, brightness_model, tmp_path):
     paths = [mini.rsna(tmp_path / "rsna"), mini.lc25000(tmp_path / "lc"), mini.pcam(tmp_path / "pcam")]
     paths += [mini.csv_set(tmp_path / "cells"), mini.til_500(tmp_path / "til")]
-    sets = [(one, path) for path in paths for one in open_all([path], Choice())]
+    sets = open_all(paths, Choice())
     assert [one.name for one, _ in in_paper_order(sets)] == [
         "pcam",
         "lc25000-lung",
@@ -134,7 +134,7 @@ def test_the_papers_table(mini, brightness_model, tmp_path):
 
 def test_a_table_that_was_killed_goes_on(mini, brightness_model, tmp_path, monkeypatch):
     paths = [mini.pcam(tmp_path / "pcam"), mini.csv_set(tmp_path / "cells")]
-    sets = [(one, path) for path in paths for one in open_all([path], Choice())]
+    sets = open_all(paths, Choice())
     model = brightness_model(WORDS | {"RBC": 0.2, "WBC": 0.5})
     from biomedray.evaluate import paper_table
 
@@ -156,7 +156,7 @@ def test_a_table_that_was_killed_goes_on(mini, brightness_model, tmp_path, monke
 def test_sets_are_opened_with_the_users_choice(mini, tmp_path):
     pcam, til = mini.pcam(tmp_path / "pcam"), mini.til(tmp_path / "til")
     found = open_all([pcam, til / "images-tcga-tils" / "luad"], Choice(options={"cancer": "luad"}))
-    assert [one.name for one in found] == ["pcam", "tcga-til"]
+    assert [one.name for one, _ in found] == ["pcam", "tcga-til"]
     for choice, paths, says in (
         (Choice(options={"cancr": "luad"}), [pcam, til], "no layout has an option cancr"),
         (Choice(options={"cancer": "luad"}), [pcam], "layout pcam: no option cancer"),
