@@ -174,12 +174,11 @@ def _parser(recover: bool) -> etree.XMLParser:
     return etree.XMLParser(
         resolve_entities=False,
         no_network=True,
-        load_dtd=False,
+        load_dtd=False,  # with collect_ids=False lxml would look for it all the same
         dtd_validation=False,
         huge_tree=False,  # keeps libxml2's bounds on depth, on a text's length and on entity amplification
         remove_comments=True,
         remove_pis=True,
-        collect_ids=False,
         recover=recover,
     )
 

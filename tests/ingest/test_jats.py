@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -185,3 +186,13 @@ def test_fallback_id_of_an_article_without_pmcid(make: SimpleNamespace) -> None:
     [rows] = make.rows_of(xml, {"f1.jpg": make.picture()}, name="10.1371 journal.pone/1")
     assert rows.pairs[0]["pmcid"] == "10.1371_journal.pone_1"
     assert rows.pairs[0]["flags"] == ["no_pmcid", "short_caption"]
+
+
+@pytest.mark.parametrize("system", ["http://dtd.example.org/journalpublishing3.dtd", "articles.dtd", "{folder}/articles.dtd"])
+def test_the_dtd_that_an_article_names_is_never_opened(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "articles.dtd").write_text("<!BROKEN <<<")
+    doctype = f'<!DOCTYPE article SYSTEM "{system.format(folder=tmp_path.as_uri())}">'
+    [tree] = parse_articles(f"{doctype}<article><fig id='f'/></article>".encode())
+    assert tree.flags == ()
+    assert tree.root[0].get("id") == "f"
