@@ -39,6 +39,10 @@ from biomedray.train.watch import MetricsLog, Profiler
 Report = Callable[[dict[str, float]], None]
 
 
+# How often several workers ask, together; a machine has half a minute when Ray hears a SIGTERM.
+_ASK_SECONDS = 2.0
+
+
 class Notice(IntEnum):
     """What is about to happen to a worker's machine."""
 
@@ -102,7 +106,7 @@ def fit(
     """Train to the end from wherever the newest checkpoint stands; every worker calls this.
 
     ``report`` is called after each epoch on every worker. ``notice`` is asked on every worker at the same steps (each
-    step in a single process, else those that are logged), and what one of them hears holds for all.
+    step in a single process, else some seconds apart), and what one of them hears holds for all.
 
     Raises:
         WorkError: an image or a checkpoint is damaged, or the disk is full.
@@ -121,7 +125,7 @@ class _Loop:
         self._job = job
         self._config = job.config.train
         self._notice = notice
-        self._warned = False
+        self._warned, self._asked = False, time.monotonic()
         self._rank = distributed.get_rank() if world_size() > 1 else 0
         self._fetch_start()
         opened = weights.open_folder(job.start)
@@ -200,10 +204,19 @@ class _Loop:
                     self._look(batch.spec)
                 if _due(self._config.checkpoint_every, batch.spec):
                     self._save()
-            if logged or world_size() == 1:
+            if self._asks():
                 self._heed()
         self._writer.finish()
         return self._progress
+
+    def _asks(self) -> bool:
+        """Whether to ask for a notice after this step: alone always; else all workers at the same step, some seconds apart."""
+        if world_size() == 1:
+            return True
+        now = time.monotonic()
+        asks = bool(most(int(now - self._asked >= _ASK_SECONDS), self._stepper.device))
+        self._asked = now if asks else self._asked
+        return asks
 
     def _heed(self) -> None:
         """Save at once when any worker's machine is about to go."""

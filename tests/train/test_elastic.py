@@ -40,7 +40,7 @@ def test_a_run_whose_machines_go_and_come(elastic, pairs, tmp_path):
     command = [sys.executable, elastic.__file__, str(pairs), str(out), str(result)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["OMP_NUM_THREADS"] = "1"
-    subprocess.run(command, check=True, env=environment, timeout=1100)
+    subprocess.run(command, check=True, env=environment, timeout=1150)
     told = json.loads(result.read_text())
     assert told["trouble"] == []
     steps = [line for line in read_lines(out / METRICS) if line["kind"] == "step"]
