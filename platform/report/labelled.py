@@ -205,15 +205,12 @@ def _confusion_plots(scores: Scores) -> list[Plot]:
     shown = [row if undecided else row[:-1] for row in table]
     which = ""
     if "shown" in scores:
-        which = f" ({100 * scores['shown']['fraction']:g} % of the training split, seed {scores['shown']['seed']})"
+        which = f" Of {100 * scores['shown']['fraction']:g} % of the training split, seed {scores['shown']['seed']}."
     ece = scores["metrics"]["ece"]["value"]
-    notes = (
-        "Pictures; colour: share of the true class.",
-        f"A perfect one lies on the dashed line; expected error {100 * ece:.1f} %.",
-    )
+    right = f"A perfect one lies on the dashed line; the expected error is {100 * ece:.1f} %."
     return [
-        heat_map(shown, names, columns, f"Confusion{which}", notes[0]),
-        reliability_diagram(scores["reliability"], f"Reliability{which}", notes[1]),
+        heat_map(shown, names, columns, "Confusion", f"Pictures; colour: share of the true class.{which}"),
+        reliability_diagram(scores["reliability"], "Reliability", f"{right} Area: pictures.{which}"),
     ]
 
 

@@ -9,6 +9,7 @@ from biomedray.report.plots import COLOURS, INK, Plot, drawing, svg_of
 
 _NAME = 22
 _MOST_NUMBERS = 12
+_ASIDE = 1.04
 
 Point = tuple[float, float, float, float]
 """x, value, low, high."""
@@ -32,7 +33,7 @@ def heat_map(table: Sequence[Sequence[int]], rows: Sequence[str], columns: Seque
         for y, line in enumerate(table):
             for x, count in enumerate(line):
                 colour = "white" if shares[y][x] > 0.55 else INK
-                axes.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontsize=9)
+                axes.text(x, y, f"{count:,}", ha="center", va="center", color=colour, fontsize=9, weight="bold")
     return Plot(title, svg_of(figure), note)
 
 
@@ -58,8 +59,9 @@ def probe_curve(
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     figure, axes = drawing()
-    for colour, (name, points) in zip(COLOURS, series.items(), strict=False):
+    for number, (colour, (name, points)) in enumerate(zip(COLOURS, series.items(), strict=False)):
         x, y, low, high = ([point[i] for point in points] for i in range(4))
+        x = [value * _ASIDE**number for value in x]  # so that intervals stand side by side
         down, up = ([max(0.0, a - b) for a, b in zip(*pair, strict=True)] for pair in ((y, low), (high, y)))
         axes.errorbar(x, y, yerr=[down, up], color=colour, marker="o", markersize=4, linewidth=1.6, capsize=3, label=name)
     if level is not None:
