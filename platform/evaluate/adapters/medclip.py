@@ -5,7 +5,7 @@
                         text_model.model.* (BioClinicalBERT), text_model.projection_head.weight, logit_scale
     tokenizer.json or vocab.txt of BioClinicalBERT beside it (the authors fetch it from the hub)
 
-Sizes are read off the weights. Text: mean over all tokens of the hidden states 1, 2 and last, then the projection; at most 77
+Sizes are read off the weights. Text: mean over its tokens of the hidden states 1, 2 and last, then the projection; at most 77
 tokens. Picture: grey, padded to a black square, 224 pixels, one mean and one deviation.
 """
 
@@ -54,8 +54,12 @@ def load(spec: str, device: str = "cpu") -> common.Adapted:
 
     def texts(batch: list[str]) -> torch.Tensor:
         inputs = tokenizer(batch, padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt").to(device)
-        found = bert(inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True).hidden_states
-        pooled: torch.Tensor = projection(torch.stack([found[number] for number in _TEXT_STATES]).mean(dim=(0, 2)))
+        mask = inputs["attention_mask"]
+        found = bert(inputs["input_ids"], mask, output_hidden_states=True).hidden_states
+        states = torch.stack([found[number] for number in _TEXT_STATES]).mean(dim=0)
+        # Its own code averages over the padding too, so that a text depends on its company; alone it has no padding.
+        mean = (states * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        pooled: torch.Tensor = projection(mean)
         return pooled
 
     files = [folder / name for name in (WEIGHTS, *_TOKENIZER) if (folder / name).is_file()]
@@ -161,7 +165,7 @@ def _resnet(own: State) -> nn.Module:
 
     with torch.device("meta"):  # no time is lost with weights that are replaced at once
         tower: nn.Module = resnet50(weights=None)
-        tower.fc = _linear(own["fc.weight"])
+        tower.fc = nn.Linear(own["fc.weight"].shape[1], own["fc.weight"].shape[0], bias=False)
     tower.load_state_dict(own, assign=True)
     return tower
 
