@@ -71,11 +71,10 @@ class Chosen:
     """The set's metric on the validation samples; None: there were none."""
 
 
-Fit = Callable[[float, Head | None], Head]
-"""The head for a C; a head for another C, where there is one, is where the solver starts."""
+Fit = Callable[[float], Head]
 
 
-def fit_plain(features: FloatMatrix, labels: IntVector, classes: int, c: float, near: Head | None = None) -> Head:
+def fit_plain(features: FloatMatrix, labels: IntVector, classes: int, c: float) -> Head:
     """Multinomial logistic regression with inverse penalty ``c``, on standardised features."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -86,19 +85,17 @@ def fit_plain(features: FloatMatrix, labels: IntVector, classes: int, c: float, 
     absent = tuple(sorted(set(range(classes)) - set(present.tolist())))
     converged = True
     if len(present) > 1:
-        columns = present if len(present) > 2 else present[1:]  # of two classes there is one row: the second's log-odds
-        solver = LogisticRegression(C=c, max_iter=ITERATIONS, warm_start=near is not None)
-        if near is not None:
-            solver.coef_, solver.intercept_ = near.weight[:, columns].T.copy(), near.bias[columns].copy()
+        solver = LogisticRegression(C=c, max_iter=ITERATIONS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             solver.fit((features - mean) / scale, labels)
         converged = bool(solver.n_iter_.max() < ITERATIONS)
+        columns = present if len(present) > 2 else present[1:]  # of two classes there is one row: the second's log-odds
         weight[:, columns], bias[columns] = solver.coef_.T, solver.intercept_
     return Head(mean, scale, weight, bias, absent=absent, converged=converged)
 
 
-def fit_to_text(features: FloatMatrix, labels: IntVector, text: FloatMatrix, c: float, near: Head | None = None) -> Head:
+def fit_to_text(features: FloatMatrix, labels: IntVector, text: FloatMatrix, c: float) -> Head:
     """Logistic regression whose penalty is the distance to the text head.
 
     Args:
@@ -106,7 +103,6 @@ def fit_to_text(features: FloatMatrix, labels: IntVector, text: FloatMatrix, c: 
         labels: [n]
         text: [D, K], logit scale included: ``features @ text`` are the zero-shot logits.
         c: inverse penalty, counted as scikit-learn does.
-        near: where the solver starts.
     """
     from scipy.optimize import minimize
 
@@ -126,8 +122,7 @@ def fit_to_text(features: FloatMatrix, labels: IntVector, text: FloatMatrix, c: 
         return float(loss), slope
 
     options = {"maxiter": ITERATIONS, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps, "maxls": 50}
-    start = np.zeros(shape) if near is None else np.vstack([near.weight, near.bias])
-    found: Any = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    found: Any = minimize(objective, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options=options)
     added = found.x.reshape(shape)
     return Head(mean, scale, added[:-1], added[-1], text=text, converged=found.nit < ITERATIONS)
 
@@ -138,8 +133,7 @@ def choose(fit: Fit, features: FloatMatrix, labels: IntVector, metric: str) -> C
 
     def attempt(power: float) -> None:
         if power not in tried and COARSE[0] <= power <= COARSE[-1]:
-            near = min(tried, key=lambda other: abs(other - power), default=None)
-            head = fit(10**power, None if near is None else tried[near][1])
+            head = fit(10**power)
             tried[power] = ((*judged(head.logits(features), labels, metric), -power), head)
 
     for power in COARSE:

@@ -150,13 +150,11 @@ def _choose(problem: Problem, settings: Settings, sample: Table, seed: int) -> t
         return _search(problem, settings, sample, problem.validation, seed), "split val"
     parts = held_out(sample.labels, sample.groups, seed)
     if parts is None:
-        return heads.Chosen(
-            _fit(problem, settings, sample)(heads.FALLBACK_C, None), {"C": heads.FALLBACK_C}, None
-        ), "nothing: too few"
+        return heads.Chosen(_fit(problem, settings, sample)(heads.FALLBACK_C), {"C": heads.FALLBACK_C}, None), "nothing: too few"
     fit, choose = (sample.take(rows) for rows in parts)
     found = _search(problem, settings, fit, choose, seed)
     if settings.search == "lbfgs":
-        found = replace(found, head=_fit(problem, settings, sample)(found.setting["C"], None))
+        found = replace(found, head=_fit(problem, settings, sample)(found.setting["C"]))
     return found, f"{len(choose.labels)} of the sample"
 
 
@@ -171,8 +169,8 @@ def _search(problem: Problem, settings: Settings, fit: Table, choose: Table, see
 def _fit(problem: Problem, settings: Settings, sample: Table) -> heads.Fit:
     if settings.head == "text":
         text = np.ascontiguousarray(problem.scale * problem.text.T)
-        return lambda c, near: heads.fit_to_text(sample.features, sample.labels, text, c, near)
-    return lambda c, near: heads.fit_plain(sample.features, sample.labels, problem.classes, c, near)
+        return lambda c: heads.fit_to_text(sample.features, sample.labels, text, c)
+    return lambda c: heads.fit_plain(sample.features, sample.labels, problem.classes, c)
 
 
 # ---- points

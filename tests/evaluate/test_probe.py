@@ -105,8 +105,8 @@ def test_a_good_text_head_helps_where_samples_are_few():
     x, y = blobs(400, 4, 40, 3, gap=0.6)
     centres = np.stack([x[y == k].mean(0) for k in range(4)]).astype(np.float32)
     few = nested(y, [0.03], 0)[0]
-    text = heads.choose(lambda c, near: heads.fit_to_text(x[few], y[few], centres.T, c, near), x, y, "accuracy")
-    plain = heads.choose(lambda c, near: heads.fit_plain(x[few], y[few], 4, c, near), x, y, "accuracy")
+    text = heads.choose(lambda c: heads.fit_to_text(x[few], y[few], centres.T, c), x, y, "accuracy")
+    plain = heads.choose(lambda c: heads.fit_plain(x[few], y[few], 4, c), x, y, "accuracy")
     assert text.score > plain.score + 0.05
 
 
@@ -117,17 +117,6 @@ def test_a_class_without_samples_is_never_the_answer():
     assert head.absent == (1,)
     assert np.isfinite(logits).all()
     assert set(logits.argmax(1)) <= {0, 2}
-
-
-def test_where_the_solver_starts_does_not_matter():
-    for classes in (2, 3):
-        x, y = blobs(120, classes, 6, 8)
-        text = np.random.default_rng(1).normal(size=(6, classes)).astype(np.float32)
-        far = heads.fit_plain(x, y, classes, 100.0), heads.fit_to_text(x, y, text, 100.0)
-        plain = [heads.fit_plain(x, y, classes, 0.1, near).logits(x) for near in (None, far[0])]
-        tied = [heads.fit_to_text(x, y, text, 0.1, near).logits(x) for near in (None, far[1])]
-        np.testing.assert_allclose(*plain, atol=0.02)
-        np.testing.assert_allclose(*tied, atol=0.02)
 
 
 def test_a_constant_feature_does_no_harm():
@@ -147,7 +136,7 @@ def test_c_is_found_round_the_best_power():
         def logits(self, features):
             return np.array([[0.0, -self.distance], [-self.distance, 0.0]]) * len(features)
 
-    def fit(c, _near):
+    def fit(c):
         tried.append(c)
         return Peak(c)
 
@@ -161,7 +150,7 @@ def test_equal_scores_go_to_the_smaller_c():
         def logits(self, features):
             return np.eye(2)[::-1] * len(features)
 
-    assert heads.choose(lambda _c, _near: Same(), np.zeros((2, 1), np.float32), np.array([1, 0]), "accuracy").setting["C"] == 1e-6
+    assert heads.choose(lambda _: Same(), np.zeros((2, 1), np.float32), np.array([1, 0]), "accuracy").setting["C"] == 1e-6
 
 
 # ---- ELEVATER's search

@@ -50,5 +50,5 @@ def with_splits(image_set: ImageSet, shares: Mapping[str, float] | None = None, 
     parts = {part: whole.take(np.flatnonzero(split == part)) for part in chosen if (split == part).any()}
     what = "/".join(f"{100 * share:.0f}" for share in chosen.values())
     by = image_set.grouped or "picture"
-    note = f"splits {what} made here by the hash of the {by}, each class in its share: the set has none"
+    note = f"splits {what} made here by the hash of the {by}, each class about in its share: the set has none"
     return replace(image_set, parts=parts, notes=(*image_set.notes, note))
