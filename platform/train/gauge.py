@@ -46,7 +46,7 @@ class Gauge:
             found["pad_waste"] = round(1 - result.tokens / result.padded_tokens, 4)
         if self._work is not None and self._peak is not None:
             done = self._work.train_pair(result.tokens / max(1, pairs)) * pairs_per_second
-            found["mfu"] = round(done / (self._world * self._peak * 1e12), 4)
+            found["mfu"] = round(done / (self._world * self._peak * 1e12), 6)
         return found
 
 
