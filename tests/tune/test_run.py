@@ -176,8 +176,10 @@ def test_a_plan_counts_work_and_says_what_stands_in_the_way(toy: Path) -> None:
         ("batch-4k-seed0", 96),
     ]
     assert all(p.cost and p.cost.gflop_per_pair and p.cost.gflop_per_pair > 0 for p in planned)
-    [failing] = plan(
-        toy, Study(ablation("loss"), "smoke", (0,), extra=("model.context_length=9999999",), only=("infonce",)).trials()
-    )
-    assert failing.error == "" or "context_length" in failing.error
-    assert read_outcome(Path("nowhere")) is None
+    wrong = Study(ablation("loss"), "smoke", (0,), extra=("train.batch_size=4096",), only=("infonce",))
+    [failing] = plan(toy, wrong.trials())
+    assert "batch_size 4096" in failing.error
+
+
+def test_an_open_trial_has_no_outcome(tmp_path: Path) -> None:
+    assert read_outcome(tmp_path) is None

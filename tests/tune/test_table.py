@@ -74,7 +74,7 @@ def test_trials_without_a_result_are_in_the_table_with_the_reason() -> None:
         *context((0.1, 0.2, 0.3)),
         outcome("gpt-77", 1, 0.0, "failed", "out of memory"),
         outcome("gpt-77", 2, 0.05, "stopped", "by the scheduler"),
-    ]  # noqa: E501  # one line a case
+    ]  # one line a case
     table = make_table(ablation("context-length"), "small", outcomes)
     assert table.rows[0].found["val_r1_i2t"] == Spread(0.1, None, None, 1)
     header, rows = formats.grid(table)
@@ -122,4 +122,4 @@ def test_trials_as_csv_name_state_and_spending() -> None:
         "no\nroom, at all",
         "10",
         "2.0",
-    )  # noqa: E501  # one line a case
+    )  # one line a case
