@@ -187,7 +187,7 @@ def _points(points: Sequence[Scores], name: str) -> list[Point]:
 def _facts(scores: Scores) -> list[tuple[str, str]]:
     facts = [
         ("model", str(scores.get("model", ""))),
-        ("set", f"{scores['set']} ({scores['layout']})"),
+        ("layout", scores["layout"]),
         ("split", scores["split"]),
     ]
     facts += [("pictures", f"{scores['n']:,}"), ("classes", str(len(scores["classes"])))]
