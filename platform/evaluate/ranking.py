@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,12 +99,17 @@ def rank_both(
     stripes = _stripes(len(images), kit.size, workers or kit.workers)
     columns = [sides[1].copy() for _ in stripes]
 
+    stop = Event()
+
     def work(stripe: range, column: _Side) -> None:
-        _Pass(images, texts, groups, open_tiles(device, kit.size)).run(stripe, sides[0], column, advance)
+        _Pass(images, texts, groups, open_tiles(device, kit.size)).run(stripe, sides[0], column, advance, stop)
 
     with full_precision(), ThreadPoolExecutor(len(stripes)) as pool:
-        for done in [pool.submit(work, *job) for job in zip(stripes, columns, strict=True)]:
-            done.result()
+        try:
+            for done in [pool.submit(work, *job) for job in zip(stripes, columns, strict=True)]:
+                done.result()
+        finally:
+            stop.set()  # after Ctrl-C, or when one of them failed, the others end with their block
     sides[1].add(columns)
     return sides[0].ranking(images, texts, groups), sides[1].ranking(texts, images, groups)
 
@@ -209,8 +215,10 @@ class _Pass:
         self._groups = groups
         self._orders = [np.argsort(groups[block], kind="stable") for block in self._columns]
 
-    def run(self, stripe: range, by_row: _Side, by_column: _Side, advance: Advance) -> None:
+    def run(self, stripe: range, by_row: _Side, by_column: _Side, advance: Advance, stop: Event) -> None:
         for rows in _blocks(stripe, self._kit.size):
+            if stop.is_set():
+                return
             for columns, order in zip(self._columns, self._orders, strict=True):
                 self._tile(rows, columns, order, by_row, by_column)
             advance(rows.stop - rows.start)

@@ -52,13 +52,15 @@ def read_vectors(folder: Path) -> Embedded:
         UserError: the folder is no finished embeddings artifact.
     """
     read_manifest(folder, KIND)
-    table = pa.concat_tables(pq.read_table(path) for path in parts(folder))
+    files = parts(folder)
+    names = pq.read_schema(files[0]).names
+    table = pa.concat_tables(pq.read_table(path, columns=["id", "label", "group"]) for path in files)
     return Embedded(
         ids=table["id"].to_pylist(),
         labels=table["label"].to_numpy(),
         groups=table["group"].to_pylist(),
-        images=_matrix(table["image_embedding"]),
-        texts=_matrix(table["text_embedding"]) if "text_embedding" in table.column_names else None,
+        images=_matrix(files, "image_embedding", len(table)),
+        texts=_matrix(files, "text_embedding", len(table)) if "text_embedding" in names else None,
     )
 
 
@@ -99,11 +101,15 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
-def _matrix(stored: pa.ChunkedArray) -> FloatMatrix:
-    width = stored.type.list_size
-    chunks = [np.asarray(chunk.flatten().to_numpy(zero_copy_only=False), np.float32) for chunk in stored.chunks]
-    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-    return np.ascontiguousarray(flat.reshape(-1, width))
+def _matrix(files: Sequence[Path], name: str, rows: int) -> FloatMatrix:
+    """One column of all files, read file by file: of hundreds of thousands of vectors there is one copy."""
+    matrix = np.empty((rows, pq.read_schema(files[0]).field(name).type.list_size), np.float32)
+    start = 0
+    for path in files:
+        for chunk in pq.read_table(path, columns=[name])[name].chunks:
+            matrix[start : start + len(chunk)] = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1)
+            start += len(chunk)
+    return matrix
 
 
 # ---- a store of several artifacts

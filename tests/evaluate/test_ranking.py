@@ -216,6 +216,19 @@ def test_threads_and_precision_are_left_as_they_were():
         torch.set_float32_matmul_precision("highest")
 
 
+def test_a_worker_that_fails_ends_the_others():
+    vectors = np.eye(64, dtype=np.float32)
+    done = []
+
+    def advance(rows):
+        done.append(rows)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rank_both(vectors, vectors, np.arange(64), tile=1, workers=2, advance=advance)
+    assert len(done) <= 2
+
+
 def test_what_cannot_be_ranked():
     one = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match="shapes differ"):
