@@ -16,7 +16,7 @@ On a machine that is busy with other things, wall_ratio errs upwards: the schedu
 model_share and cpu_ratio are hardly touched by it.
 
 Usage: python benchmarks/evaluate_embed.py [--models vit_base_patch16_224,vit_small_patch16_224] [--images 64] [--rounds 5]
-       [--threads 1] [--articles 40] [--generated]
+       [--threads 1] [--articles 40] [--generated] [--pairs PAIRS]
 """
 
 from __future__ import annotations
@@ -137,22 +137,29 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--articles", type=int, default=40)
     options.add_argument("--generated", action="store_true")
+    options.add_argument("--pairs", type=Path, help="a pairs artifact instead; its train split is read")
     given = options.parse_args()
     import torch
 
     from biomedray.evaluate.pairs import open_pairs
 
     torch.set_num_threads(given.threads)
-    real = REAL_PACKAGES.is_dir() and not given.generated
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="biomedray-bench-") as scratch:
-        source = few(Path(scratch), given.articles) if real else None
-        data = open_pairs(pairs_of_articles(Path(scratch), given.articles, source))
-        subset = Subset(data, "train", given.images)
-        rows = [compare(name, subset, given.rounds, Path(scratch)) for name in given.models.split(",")]
-    what = "pairs of real packages" if real else f"pairs of {given.articles} generated articles"
-    method = f"{what}, batches of {BATCH}, {given.threads} thread(s) for the model, median of {given.rounds} rounds in turn"
-    record("evaluate-embed", method, rows, load_before=round(load, 1), load_after=round(os.getloadavg()[0], 1))
+        what, folder = (f"pairs of {given.pairs.name}", given.pairs) if given.pairs else prepare(Path(scratch), given)
+        subset = Subset(open_pairs(folder), "train", given.images)
+        method = f"{what}, batches of {BATCH}, {given.threads} thread(s) for the model, median of {given.rounds} rounds in turn"
+        rows: list[dict[str, Any]] = []
+        for name in given.models.split(","):
+            rows.append(compare(name, subset, given.rounds, Path(scratch)))
+            record("evaluate-embed", method, rows, load_before=round(load, 1), load_after=round(os.getloadavg()[0], 1))
+
+
+def prepare(scratch: Path, given: argparse.Namespace) -> tuple[str, Path]:
+    """What is embedded, in words and on disk."""
+    real = REAL_PACKAGES.is_dir() and not given.generated
+    pairs = pairs_of_articles(scratch, given.articles, few(scratch, given.articles) if real else None)
+    return ("pairs of real packages" if real else f"pairs of {given.articles} generated articles"), pairs
 
 
 def few(scratch: Path, articles: int) -> Path:
