@@ -3,9 +3,9 @@
     python benchmarks/train_compile.py [--pairs 32] [--steps 3]
 
 ViT and BERT 192 wide, 4 layers, 224 px, 256 tokens, patch dropout 0.5; lengths as in _train.py, drawn anew for each step,
-so texts are grouped otherwise each time. Each way in a fresh process with one thread and an empty cache of kernels. ``start_cpu_s``: two
-steps to warm up, g++ included; ``cpu_s``: a step after these; ``graphs``: compiled in all, and ``graphs_later`` after the
-start, which should be none. The losses of both ways are compared.
+so texts are grouped otherwise each time. Each way in a fresh process with one thread and an empty cache of kernels.
+``start_cpu_s``: two steps to warm up, g++ included; ``cpu_s``: a step after these; ``graphs``: compiled in all, and
+``graphs_later`` after the start, which should be none. The losses of both ways are compared.
 """
 
 from __future__ import annotations
