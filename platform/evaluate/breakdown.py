@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedray.evaluate.stats import RESAMPLES, IntVector, bootstrap_means
+from biomedray.evaluate.stats import RESAMPLES, IntVector, at_the_edge, bootstrap_means
 
 LEAST = 30
 MOST_SLICES = 20
@@ -100,10 +100,10 @@ def _slices(
     found = []
     for name in names:
         rows = np.flatnonzero(merged == name)
-        slice_ = {"slice": name, "n": len(rows), "clusters": len(np.unique(clusters[rows]))}
+        slice_: dict[str, Any] = {"slice": name, "n": len(rows), "clusters": len(np.unique(clusters[rows]))}
         if name == OTHER:
             slice_["values"] = len(set(counts) - kept)
         columns = np.column_stack([values[rows] for values in hits.values()])
-        drawn = bootstrap_means(columns, clusters[rows], resamples)
+        drawn = [at_the_edge(share, slice_["clusters"]) for share in bootstrap_means(columns, clusters[rows], resamples)]
         found.append(slice_ | {way: asdict(interval) for way, interval in zip(hits, drawn, strict=True)})
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomedray.evaluate.ranking import KS, Ranking
-from biomedray.evaluate.stats import RESAMPLES, Interval, IntVector, bootstrap_means
+from biomedray.evaluate.stats import RESAMPLES, Interval, IntVector, at_the_edge, bootstrap_means
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def recall(
     ranks = ranking.ranks
     hits = [ranks < k for k in ks]
     columns = np.column_stack([*hits, ranking.recalled, ranking.r_precision, 1 / (ranks + 1)])
-    found = bootstrap_means(columns, clusters, resamples, seed)
+    count = len(columns) if clusters is None else len(np.unique(clusters))
+    found = [at_the_edge(share, count) for share in bootstrap_means(columns, clusters, resamples, seed)]
     return Recall(
         at=dict(zip(ks, found, strict=False)),
         optimistic={k: float((ranking.greater < k).mean()) for k in ks},

@@ -83,6 +83,19 @@ def bootstrap_means(
     return [_interval(float(mean), column) for mean, column in zip(table.mean(axis=0), drawn.T, strict=True)]
 
 
+def at_the_edge(share: Interval, clusters: int) -> Interval:
+    """The interval of a share; of 0 or 1, where resamples are all alike, the exact binomial bound over the clusters instead.
+
+    Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial (1934).
+    """
+    bound = (LEVEL[0] / 100) ** (1 / clusters)
+    if share.value == share.high == 0:
+        return Interval(0.0, 0.0, 1 - bound)
+    if share.value == share.low == 1:
+        return Interval(1.0, bound, 1.0)
+    return share
+
+
 def resampled_sums(table: ArrayLike, clusters: ArrayLike | None = None, resamples: int = RESAMPLES, seed: int = 0) -> FloatMatrix:
     """[resamples, c] sums over the drawn rows of [n, c] columns: what means, recalls and confusion matrices are made of.
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy import stats as peer
 
 from biomedray.evaluate import stats
-from biomedray.evaluate.stats import bootstrap, bootstrap_mean, bootstrap_means, number_groups, paired, paired_means, two_sided_p
+from biomedray.evaluate.stats import (
+    at_the_edge,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_means,
+    number_groups,
+    paired,
+    paired_means,
+    two_sided_p,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -131,6 +140,14 @@ def test_resamples_are_never_all_in_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 130e6
+
+
+def test_shares_of_none_and_all_are_not_certain():
+    low, high = peer.binomtest(0, 40).proportion_ci(method="exact")
+    assert at_the_edge(bootstrap_mean(np.zeros(40)), 40) == stats.Interval(0, pytest.approx(low), pytest.approx(high))
+    assert at_the_edge(bootstrap_mean(np.ones(40)), 40) == stats.Interval(1, pytest.approx(1 - high), 1)
+    between = bootstrap_mean([0, 1, 1, 1])
+    assert at_the_edge(between, 4) == between
 
 
 def test_no_rows_and_uneven_rows_are_errors():
