@@ -78,6 +78,21 @@ def test_medmnist_of_every_shape(mini, tmp_path, side, grey, classes):
         check_pictures(image_set, split)
 
 
+def test_a_packed_npz_is_read_in_any_order_and_by_threads_in_turns(mini, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    image_set = open_set(mini.medmnist(tmp_path / "pneumoniamnist.npz", n=60))
+    whole = [sample.image for sample in image_set.read("test", 0, 60)]
+    starts = [40, 0, 50, 20, 10, 30, 0, 50]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda start: image_set.read("test", start, start + 10), starts))
+    for start, samples in zip(starts, found, strict=True):
+        assert all(np.array_equal(s.image, image) for s, image in zip(samples, whole[start : start + 10], strict=True))
+    some = image_set.part("test").take([55, 3, 4, 5, 20]).read(0, 5)
+    assert [s.id[-2:] for s in some] == ["55", "03", "04", "05", "20"]
+    assert np.array_equal(some[0].image, whole[55])
+
+
 def test_lc25000_holds_two_sets(mini, tmp_path):
     root = mini.lc25000(tmp_path)
     lung, colon = open_sets(root)
@@ -311,6 +326,13 @@ def test_files_that_are_no_images_are_told_and_a_csv_may_name_its_columns(mini, 
         open_set(tmp_path / "b" / "meta.csv")
     image_set = open_set(tmp_path / "b" / "meta.csv", file="path", label="dx")
     assert image_set.classes == ("0", "10")
+    mini.table(tmp_path / "b" / "kaggle.csv", [{"id": str(i), "label": str(i % 2)} for i in range(4)])
+    assert open_set(tmp_path / "b" / "kaggle.csv", file="id", ending=".png").part("test").ids == (
+        "0.png",
+        "1.png",
+        "2.png",
+        "3.png",
+    )
 
 
 def test_fingerprints_follow_the_content_not_the_place(mini, tmp_path):

@@ -144,18 +144,31 @@ class Npy:
         size = int(np.prod(self.row))
         found: list[bytes | Pixels] = []
         with _LOCK:
-            stream = _open_member(self.path, self.member)
             for start, stop in _runs(positions):
+                stream = _stream_at(self.path, self.member, self.offset + start * size)
                 stream.seek(self.offset + start * size)
                 data = stream.read((stop - start) * size)
                 found.extend(np.frombuffer(data, np.uint8).reshape(-1, *self.row))
         return found
 
 
-@functools.lru_cache(maxsize=4)
-def _open_member(path: Path, member: str) -> Any:
-    """The opened member, kept so that the next stretch goes on where the last one ended."""
-    return zipfile.ZipFile(path).open(member)
+_STREAMS: dict[tuple[Path, str], list[Any]] = {}
+_MOST_STREAMS = 4
+
+
+def _stream_at(path: Path, member: str, offset: int) -> Any:
+    """An opened member that stands at or before the offset: going back in a packed one would unpack it from its beginning.
+
+    Several stretches may be read in turns by threads, so a few streams are kept open, each going on where it ended.
+    """
+    streams = _STREAMS.setdefault((path, member), [])
+    before = [stream for stream in streams if stream.tell() <= offset]
+    if before:
+        return max(before, key=lambda stream: stream.tell())
+    if len(streams) == _MOST_STREAMS:
+        streams.remove(max(streams, key=lambda stream: stream.tell()))
+    streams.append(zipfile.ZipFile(path).open(member))  # noqa: SIM115  # it stays open for the next stretch
+    return streams[-1]
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,14 @@ def open_table(path: Path, options: Options) -> ImageSet:
     """Rows in the table's order, all of them split test without a column of splits.
 
     Options: ``file``, ``label``, ``split``, ``group`` name columns; ``root`` is the pictures' folder; ``pattern`` a regular
-    expression that finds the group in a file's name.
+    expression that finds the group in a file's name; ``ending`` is added to every file's name.
     """
     table = _table(path)
     columns = {name: options.get(name, name) for name in ("file", "label", "split", "group")}
     asked = [columns[name] for name in ("split", "group") if name in options]
     rows = read_rows(table, [columns["file"], columns["label"], *asked], "CSV", _DRAWING)
-    names, labels = [row[columns["file"]] for row in rows], [row[columns["label"]].strip() for row in rows]
+    names = [row[columns["file"]] + options.get("ending", "") for row in rows]
+    labels = [row[columns["label"]].strip() for row in rows]
     classes = _classes(table, labels)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise wrong(table, f"{twice[0]} has several rows", "CSV", _DRAWING)
@@ -109,4 +110,4 @@ def _first_line(path: Path) -> str:
         return stream.readline().strip().replace('"', "")
 
 
-LAYOUT = Layout("csv", _DRAWING, _fits, open_table, ("file", "label", "split", "group", "pattern", "root"))
+LAYOUT = Layout("csv", _DRAWING, _fits, open_table, ("file", "label", "split", "group", "pattern", "root", "ending"))
