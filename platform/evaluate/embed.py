@@ -28,7 +28,7 @@ from biomedray import cluster
 from biomedray.artifacts import Manifest, atomic_path, claim_output, is_finished, read_manifest, write_manifest
 from biomedray.errors import UserError, WorkError
 from biomedray.evaluate import vectors
-from biomedray.evaluate.models import Model, best_device, open_model
+from biomedray.evaluate.models import Model, best_device, open_model, placed
 from biomedray.evaluate.pairs import open_pairs
 from biomedray.evaluate.samples import SampleSet
 from biomedray.evaluate.stream import Options, Stream
@@ -158,8 +158,7 @@ def embed_splits(
         raise UserError(f"{data.name}: no sample in split {', '.join(splits)}")
     claim_output(out, vectors.KIND, config)
     started = time.monotonic()
-    spec = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    job = _Job(data, spec, out.resolve(), dtype, texts, options)
+    job = _Job(data, placed(model), out.resolve(), dtype, texts, options)
     left = [unit for unit in units if not vectors.part_path(out, unit.number).is_file()]
     speed = _run(job, left, known, progress)
     _finish(job, units, known, config, speed, time.monotonic() - started)

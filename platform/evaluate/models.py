@@ -103,6 +103,22 @@ def open_model(spec: str | Path, device: str = "cpu") -> Model:
     return _open_folder(str(spec), device)
 
 
+def placed(spec: str | Path) -> str:
+    """The same model by a name that holds in any folder: paths in it are made absolute."""
+    text = str(spec)
+    kind, colon, rest = text.partition(":")
+    if not colon or Path(text).exists():
+        return str(Path(text).resolve()) if Path(text).exists() else text
+    before, after = "", ""
+    if kind == "open_clip":
+        before, slash, rest = rest.partition("/")
+        before += slash
+    elif kind == "python":
+        rest, colon, after = rest.rpartition(":")
+        after = colon + after
+    return f"{kind}:{before}{Path(rest).resolve()}{after}" if rest and Path(rest).exists() else text
+
+
 def best_device() -> str:
     """A GPU if there is one."""
     import torch

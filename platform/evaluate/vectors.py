@@ -107,7 +107,9 @@ def _matrix(files: Sequence[Path], name: str, rows: int) -> FloatMatrix:
     start = 0
     for path in files:
         for chunk in pq.read_table(path, columns=[name])[name].chunks:
-            matrix[start : start + len(chunk)] = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1)
+            matrix[start : start + len(chunk)] = (
+                chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), matrix.shape[1])
+            )
             start += len(chunk)
     return matrix
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from biomedray.artifacts import Manifest, write_manifest
 from biomedray.errors import UserError
-from biomedray.evaluate.models import open_model
+from biomedray.evaluate.models import open_model, placed
 from biomedray.model.encoder import Encoder
 from biomedray.model.settings import ModelConfig
 from biomedray.model.towers import initialise
@@ -75,3 +75,28 @@ def test_a_folder_of_another_kind(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"not a model folder \(no open_clip_config.json\)"):
         open_model(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("spec", "there"),
+    [
+        ("model", "{}/model"),
+        ("local-dir:model", "local-dir:{}/model"),
+        ("transformers:model", "transformers:{}/model"),
+        ("open_clip:ViT-B-16/model/x.pt", "open_clip:ViT-B-16/{}/model/x.pt"),
+        ("python:own.py:load", "python:{}/own.py:load"),
+        ("open_clip:ViT-B-16/openai", "open_clip:ViT-B-16/openai"),
+        ("python:own:load", "python:own:load"),
+        ("hf-hub:org/name", "hf-hub:org/name"),
+        ("transformers:org/name", "transformers:org/name"),
+        ("nowhere", "nowhere"),
+    ],
+)
+def test_a_name_that_holds_in_any_folder(spec, there, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    for name in ("model/x.pt", "own.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert placed(spec) == there.format(tmp_path)
+    monkeypatch.chdir("/")
+    assert placed(there.format(tmp_path)) == there.format(tmp_path)
