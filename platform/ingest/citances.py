@@ -155,7 +155,7 @@ def _paragraphs(index: _Index) -> dict[Element, dict[Element, list[str]]]:
     known: dict[Element, Element | None] = {}
     for xref in index.survey.by_tag["xref"]:
         rid = xref.get("rid")
-        if rid in index.by_rid or (rid and rid.split() != [rid]):
+        if rid in index.by_rid or (rid and (" " in rid or not rid.isprintable()) and rid.split() != [rid]):
             parent = xref.getparent()
             if parent not in known:
                 known[parent] = _paragraph_of(parent)

@@ -100,8 +100,9 @@ class Media:
 
 def raster_stem(name: str) -> str:
     """The name without a known raster suffix; ``JCB9806103.f1`` and ``pone.0038869.g001`` stay whole."""
-    root, suffix = posixpath.splitext(name)
-    return root if root and suffix.lower() in _RANK else name
+    root, dot, suffix = name.rpartition(".")
+    known = dot + suffix.lower() in _RANK and root.rpartition("/")[2].strip(".")
+    return root if known else name
 
 
 def format_rank(name: str) -> int:

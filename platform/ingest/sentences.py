@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_END = re.compile(r"[.!?][\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u0391-\u03a9])")
+_END = re.compile(r"([.!?][\"'\u201d\u2019)\]]*)\s+(?=[\"'\u201c\u2018(\[]?[A-Z0-9\u0391-\u03a9])")
 _CAPITALS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LAST_WORD = re.compile(r"\b(?:e\.g|i\.e|i\.v|i\.p|s\.c|\w+)$", re.IGNORECASE)
 _ABBREVIATIONS = frozenset(
@@ -21,7 +21,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
         stop = match.start()
         if text[stop] == "." and ends_in_abbreviation(text[max(start, stop - 12) : stop]):
             continue
-        spans.append((start, match.start() + len(match[0].rstrip())))
+        spans.append((start, match.end(1)))
         start = match.end()
     if start < len(text):
         spans.append((start, len(text)))
