@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -106,19 +107,30 @@ class Vectors:
 def vectors_of(
     data: ImageSet, split: str, spec: str | Path, store: Path, *, opened: Model | None = None, progress: bool = True
 ) -> Vectors:
-    """The embeddings of a split, from the store or made into it.
+    """The embeddings of a split, from the store or made into it; splits that were cut here are rows of the whole's.
 
     Raises:
         UserError: the split is empty or nothing in it can be read.
     """
     from biomedray.evaluate.embed import embed_once
 
-    folder = embed_once(data, split, spec, store, opened=opened, progress=progress)
-    embedded = read_vectors(folder)
-    rejects = Counter(row["reason"] for row in read_rejects(folder))
+    source = data.cut_from or data
+    of = split if data.cut_from is None else source.splits[0]
+    folder = embed_once(source, of, spec, store, opened=opened, progress=progress)
+    embedded, rejects = read_vectors(folder), read_rejects(folder)
+    if data.cut_from is not None:
+        ids = set(data.part(split).ids)
+        embedded = _only(embedded, np.flatnonzero([name in ids for name in embedded.ids]))
+        rejects = [row for row in rejects if row["id"] in ids]
     if not embedded.ids:
         raise UserError(f"{data.name}: none of the {data.size(split)} pictures of split {split} can be read")
-    return Vectors(embedded, dict(sorted(rejects.items())))
+    return Vectors(embedded, dict(sorted(Counter(row["reason"] for row in rejects).items())))
+
+
+def _only(embedded: Embedded, rows: IntVector) -> Embedded:
+    """These rows; texts have no part in classification."""
+    ids, groups = ([values[i] for i in rows] for values in (embedded.ids, embedded.groups))
+    return Embedded(ids, embedded.labels[rows], groups, embedded.images[rows], None)
 
 
 def described(data: ImageSet, split: str, vectors: Vectors) -> dict[str, Any]:

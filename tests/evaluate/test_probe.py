@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from biomedray.artifacts import read_manifest
 from biomedray.errors import UserError
 from biomedray.evaluate import elevater, heads
 from biomedray.evaluate.labelled import Choice, open_all
@@ -29,6 +30,7 @@ def blobs(n, classes, dim, seed, gap=1.0):
 # ---- samples
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), min_size=4, max_size=300), st.integers(0, 9))
 def test_samples_are_nested_and_stratified(labels, seed):
     labels = np.array(labels)
@@ -48,6 +50,7 @@ def test_seeds_draw_different_samples():
     assert set(one) != set(other)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1)), min_size=2, max_size=60), st.integers(0, 5))
 def test_what_is_held_out_shares_no_group_and_no_row(rows, seed):
     groups, labels = [f"g{g}" for g, _ in rows], np.array([label for _, label in rows])
@@ -246,6 +249,9 @@ def test_a_set_without_splits_is_cut_and_says_so(mini, probed, tmp_path):
     assert any("splits 60/20/20 made here by the hash of the group" in note for note in scores["notes"])
     assert scores["head"] == "text"
     assert 8 <= scores["n"] <= 16
+    made = list((tmp_path / "out" / "embeddings").iterdir())
+    assert len(made) == 1  # of the whole set, as zero-shot needs it too
+    assert read_manifest(made[0]).config["set"] == data.fingerprint
 
 
 def test_without_validation_a_part_of_the_sample_chooses(mini, probed, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biomedray.evaluate.sets.dicom import read_dicom
@@ -25,6 +25,7 @@ def test_jpeg_inside_as_rsna_has_it(mini):
     assert np.abs(found.astype(int) - values).mean() < 3
 
 
+@settings(max_examples=25)
 @given(st.integers(200, 3800), st.integers(2, 3000))
 def test_a_window_is_the_standards_line(mini, center, width):
     """PS3.3 C.11.2.1.2.1: below c - 0.5 - (w-1)/2 black, above c - 0.5 + (w-1)/2 white, between a line."""

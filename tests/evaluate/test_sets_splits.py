@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biomedray.errors import UserError
@@ -15,6 +15,7 @@ from biomedray.evaluate.sets.prompts import reworded
 from biomedray.evaluate.sets.resplit import SHARES, assign, with_splits
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=1, max_size=80), st.integers(0, 5))
 def test_groups_stay_whole_and_order_does_not_matter(rows, seed):
     groups, labels = [f"g{g}" for g, _ in rows], [label for _, label in rows]

@@ -114,6 +114,8 @@ class ImageSet:
     """Its numbers in the paper, in percent: other weights, for reference."""
     notes: tuple[str, ...] = field(default=())
     """What the reader of a score must know: files left out, splits made here, known leaks."""
+    cut_from: ImageSet | None = None
+    """The set of one split that this one's splits were cut from: what is embedded of it serves both."""
 
     @property
     def splits(self) -> tuple[str, ...]:

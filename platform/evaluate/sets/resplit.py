@@ -51,4 +51,4 @@ def with_splits(image_set: ImageSet, shares: Mapping[str, float] | None = None, 
     what = "/".join(f"{100 * share:.0f}" for share in chosen.values())
     by = image_set.grouped or "picture"
     note = f"splits {what} made here by the hash of the {by}, each class about in its share: the set has none"
-    return replace(image_set, parts=parts, notes=(*image_set.notes, note))
+    return replace(image_set, parts=parts, notes=(*image_set.notes, note), cut_from=image_set)
