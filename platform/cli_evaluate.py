@@ -42,6 +42,7 @@ def retrieval(
     ] = None,
     embeddings: Store = None,
     resamples: Resamples = 1000,
+    against: Against = None,
     quiet: Quiet = False,
 ) -> None:
     """Recall at 1, 5 and 10, figure to caption and caption to figure, exact, against chance, with 95 % intervals."""
@@ -59,6 +60,7 @@ def retrieval(
         options=_named("--option", option),
         embeddings=embeddings,
         resamples=resamples,
+        against=against or (),
         progress=not quiet,
     )
     console.print(scores_table(manifest))
@@ -102,6 +104,10 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many pictures
 Store = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept and found again; by default in the scores.")
 ]
+Against = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PAIRS", help="Pairs that the model was trained on: leak check; may be repeated."),
+]
 Resamples = Annotated[int, typer.Option(min=100, help="Draws of each interval.")]
 
 
@@ -125,6 +131,7 @@ def zeroshot(
     limit: Limit = None,
     embeddings: Store = None,
     resamples: Resamples = 1000,
+    against: Against = None,
     quiet: Quiet = False,
 ) -> None:
     """Classify images by prompts: accuracy, balanced accuracy, macro-F1, AUROC, calibration, with 95 % intervals."""
@@ -142,6 +149,7 @@ def zeroshot(
         split=split.value,
         embeddings=embeddings,
         resamples=resamples,
+        against=against or (),
         progress=not quiet,
     )
     console.print(scores_table(manifest))
@@ -174,6 +182,7 @@ def probe(
     limit: Limit = None,
     embeddings: Store = None,
     resamples: Resamples = 1000,
+    against: Against = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a linear head on 1 %, 10 % and 100 % of a set and test it, with intervals over test samples and over seeds."""
@@ -193,6 +202,7 @@ def probe(
         choice=_choice(layout, option, classes, template, prompts, limit),
         embeddings=embeddings,
         resamples=resamples,
+        against=against or (),
         progress=not quiet,
     )
     console.print(scores_table(manifest))
@@ -231,6 +241,29 @@ def compare(
     from biomedray.report import scores_table
 
     console.print(scores_table(run(a, b, out, resamples)))
+
+
+@evaluate_app.command()
+def leak(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="DATA PAIRS...", help="What is evaluated on; then the pairs that a model was trained on."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the matches.")],
+    split: Annotated[SplitName, typer.Option(help="Of DATA.")] = SplitName.TEST,
+    layout: Layout = None,
+    option: LayoutOptions = None,
+    quiet: Quiet = False,
+) -> None:
+    """What of a set was in training: the same bytes, alike pictures, the same article, caption or id."""
+    from biomedray.evaluate import leak as run
+    from biomedray.report import scores_table
+
+    if len(paths) < 2:
+        raise UserError("name a set and the training pairs: biomedray evaluate leak DATA PAIRS --out OUT")
+    options = _named("--option", option)
+    manifest = run(paths[0], paths[1:], out, split=split.value, layout=layout, options=options, progress=not quiet)
+    console.print(scores_table(manifest))
 
 
 class Stored(StrEnum):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from biomedray.artifacts import Manifest
 
@@ -35,6 +35,7 @@ def retrieval(
     options: Mapping[str, str] | None = None,
     embeddings: Path | None = None,
     resamples: int = 1000,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Recall at 1, 5 and 10 both ways on one split, against chance, as a scores artifact.
@@ -50,6 +51,7 @@ def retrieval(
         options: of a set of captions, as ``evaluate.captioned.open_captioned`` takes them.
         embeddings: a folder in which embeddings are kept and found again; by default inside ``out``.
         resamples: draws of each bootstrap interval.
+        against: pairs that the model was trained on, for the leak check; by default the train split of ``pairs``.
         progress: show bars.
 
     Raises:
@@ -57,7 +59,7 @@ def retrieval(
     """
     from biomedray.evaluate.scores import Options, write_retrieval_scores
 
-    chosen = Options(by, ann, limit, options or {}, embeddings, resamples, progress)
+    chosen = Options(by, ann, limit, options or {}, embeddings, resamples, against, progress)
     return write_retrieval_scores(pairs, model, out, split, chosen)
 
 
@@ -71,6 +73,7 @@ def zeroshot(
     choice: Choice | None = None,
     embeddings: Path | None = None,
     resamples: int = 1000,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Classify labelled images by prompts; several sets give the paper's table, each set's scores in a folder of ``out``.
@@ -84,6 +87,7 @@ def zeroshot(
         choice: options of the layout, prompts and a limit.
         embeddings: a folder in which embeddings are kept and found again; by default inside ``out``.
         resamples: draws of each bootstrap interval.
+        against: pairs artifacts that the model was trained on, for the leak check.
         progress: show bars.
 
     Raises:
@@ -93,10 +97,11 @@ def zeroshot(
     from biomedray.evaluate.zero_shot import write_zero_shot
 
     sets, opened = _opened([data] if isinstance(data, Path) else data, model, layout, choice, split)
+    more: dict[str, Any] = {"store": embeddings, "resamples": resamples, "against": against, "progress": progress}
     if len(sets) > 1:
-        return write_table(sets, split, model, opened, out, store=embeddings, resamples=resamples, progress=progress)
+        return write_table(sets, split, model, opened, out, **more)
     found, where = sets[0]
-    return write_zero_shot(found, where, split, model, opened, out, store=embeddings, resamples=resamples, progress=progress)
+    return write_zero_shot(found, where, split, model, opened, out, **more)
 
 
 def probe(
@@ -114,6 +119,7 @@ def probe(
     choice: Choice | None = None,
     embeddings: Path | None = None,
     resamples: int = 1000,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Train linear heads on shares of a set's training split and test them, as a scores artifact.
@@ -132,6 +138,7 @@ def probe(
         choice: as ``zeroshot``.
         embeddings: as ``zeroshot``, and shared with it.
         resamples: draws of each bootstrap interval.
+        against: as ``zeroshot``.
         progress: show bars.
 
     Raises:
@@ -146,7 +153,8 @@ def probe(
     if len(sets) > 1:
         raise UserError(f"{data}: holds several sets ({', '.join(one.layout for one, _ in sets)}); choose one with --layout")
     found, where = sets[0]
-    return write_linear_probe(found, where, split, model, opened, out, settings, store=embeddings, progress=progress)
+    more: dict[str, Any] = {"store": embeddings, "against": against, "progress": progress}
+    return write_linear_probe(found, where, split, model, opened, out, settings, **more)
 
 
 def _opened(
@@ -173,3 +181,33 @@ def compare(a: Path, b: Path, out: Path, resamples: int = 1000) -> Manifest:
     from biomedray.evaluate.comparison import write_comparison
 
     return write_comparison(a, b, out, resamples)
+
+
+def leak(
+    data: Path,
+    pairs: Sequence[Path],
+    out: Path,
+    *,
+    split: str = "test",
+    layout: str | None = None,
+    options: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> Manifest:
+    """What of a set was in training pairs, by bytes, look, article, caption or id; a scores artifact with all matches.
+
+    Args:
+        data: a pairs artifact, images with captions, or a labelled set.
+        pairs: the pairs artifacts that a model was trained on; their train split counts.
+        out: folder for scores.json and leak.parquet.
+        split: of ``data``.
+        layout: of a labelled set, if it is to be taken as one.
+        options: of the set.
+        progress: show bars.
+
+    Raises:
+        UserError: the set can't be read, a pairs artifact is none, or ``out`` is taken.
+    """
+    from biomedray.evaluate.leaks import write_leak
+    from biomedray.evaluate.store import open_any
+
+    return write_leak(open_any(data, layout, options), split, list(pairs), out, progress)

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from biomedray.artifacts import Manifest, claim_output
 from biomedray.errors import UserError
-from biomedray.evaluate import elevater, heads
+from biomedray.evaluate import elevater, heads, leaks
 from biomedray.evaluate.classification import METRICS, Answers, confusion, metric, plain, reliability, score
 from biomedray.evaluate.labelled import EMBEDDINGS, Clock, Vectors, described, finish, inputs_of, vectors_of, write_samples
 from biomedray.evaluate.models import Model
@@ -248,6 +248,7 @@ def write_linear_probe(
     settings: Settings,
     *,
     store: Path | None = None,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Probe one set into ``out``, a scores artifact; embeddings come from ``store`` (or are made in it).
@@ -259,7 +260,9 @@ def write_linear_probe(
     settings.check()
     ready = prepared(data, split)
     config = {"task": "probe", "set": ready.fingerprint, "split": split, "model": model.fingerprint, "prompts": ready.prompts}
+    config |= {"against": leaks.identities(against)}
     claim_output(out, "scores", config | {"templates": ready.templates} | asdict(settings))
+    leaked = leaks.examine(ready, split, against, out, progress)
     names = [name for name in ("train", "val", split) if name in ready.splits]
     vectors = {
         name: vectors_of(ready, name, spec, store or out / EMBEDDINGS, opened=model, progress=progress)
@@ -277,7 +280,13 @@ def write_linear_probe(
     zero = Answers.of(problem.test.labels, logits(problem.test.features, text, model.logit_scale))
     scores |= {"zeroshot": plain(score(zero, vectors[split].clusters, settings.resamples)), "model": model.name}
     scores["notes"] += [f"{sum(v.rejects.values())} unreadable pictures in {name}" for name, v in vectors.items() if v.rejects]
-    write_samples(out / "samples.parquet", vectors[split].embedded, _shown(runs).answers)
+    shown = _shown(runs).answers
+
+    def again(rows: IntVector) -> dict[str, Any]:
+        return plain(score(Answers(shown.labels[rows], shown.logits[rows]), vectors[split].clusters[rows], settings.resamples))
+
+    scores["leak"] = leaks.said(leaked, vectors[split].embedded.ids, again)
+    write_samples(out / "samples.parquet", vectors[split].embedded, shown)
     return finish(out, config | asdict(settings), inputs_of(ready, where, spec, model), scores, clock())
 
 

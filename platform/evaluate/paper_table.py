@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from biomedray.artifacts import Manifest, claim_output, is_finished, read_manifest
+from biomedray.evaluate import leaks
 from biomedray.evaluate.labelled import EMBEDDINGS, Clock, Located, finish
 from biomedray.evaluate.models import Model
 from biomedray.evaluate.sets.prompts import table_10
@@ -65,6 +66,7 @@ def write_table(
     *,
     store: Path | None = None,
     resamples: int = 1000,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Score every set into a folder of ``out``, then the table; a killed run goes on with the set it was at.
@@ -78,12 +80,14 @@ def write_table(
         data.part(split)  # before hours of work on the others
     wording = [[data.fingerprint, data.prompts, data.templates] for data, _ in ordered]
     config = {"task": "table", "sets": wording, "split": split, "model": model.fingerprint, "resamples": resamples}
+    config |= {"against": leaks.identities(against)}
     claim_output(out, "scores", config)
     manifests = []
     for data, where in ordered:
         folder, shared = out / data.name, store or out / EMBEDDINGS
         if not is_finished(folder):
-            write_zero_shot(data, where, split, spec, model, folder, store=shared, resamples=resamples, progress=progress)
+            more: dict[str, Any] = {"store": shared, "resamples": resamples, "against": against, "progress": progress}
+            write_zero_shot(data, where, split, spec, model, folder, **more)
         manifests.append(read_manifest(folder, "scores"))
     inputs = [one for manifest in manifests for one in manifest.inputs if one["name"] == "set"] + [manifests[0].inputs[1]]
     return finish(out, config, inputs, table_scores([manifest.details for manifest in manifests], model.name), clock())

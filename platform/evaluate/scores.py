@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from biomedray.artifacts import Manifest, atomic_path, claim_output, write_atomic, write_manifest
 from biomedray.errors import UserError
-from biomedray.evaluate import ann
+from biomedray.evaluate import ann, leaks
 from biomedray.evaluate.breakdown import breakdown
 from biomedray.evaluate.captioned import open_captioned
 from biomedray.evaluate.embed import embed_once
@@ -30,7 +30,7 @@ from biomedray.evaluate.models import Model, best_device, open_model
 from biomedray.evaluate.pairs import PairsSet
 from biomedray.evaluate.ranking import KS, Ranking, rank_both
 from biomedray.evaluate.samples import SampleSet
-from biomedray.evaluate.stats import RESAMPLES, Interval, IntVector, number_groups
+from biomedray.evaluate.stats import RESAMPLES, Interval, IntVector, bootstrap_mean, number_groups
 from biomedray.evaluate.vectors import Embedded, read_rejects, read_vectors
 
 MIN_PAIRS = 2
@@ -56,6 +56,8 @@ class Options:
     embeddings: Path | None = None
     """A store of embeddings, or one embeddings artifact; by default the scores' own."""
     resamples: int = RESAMPLES
+    against: Sequence[Path] = ()
+    """Pairs artifacts that the model was trained on; of pairs, by default, their own train split."""
     progress: bool = True
 
 
@@ -76,8 +78,10 @@ def write_retrieval_scores(where: Path, model: str, out: Path, split: str, optio
     pairs = isinstance(whole, PairsSet)
     opened = open_model(model)
     task = _Task(_chosen(whole, split, pairs, options), where, pairs, split)
-    config = _config(task, opened, options)
+    against = options.against or _own(where, whole)
+    config = _config(task, opened, options) | {"against": leaks.identities(against)}
     claim_output(out, "scores", config)
+    leaked = leaks.examine(task.data, split, against, out, options.progress)
     store = options.embeddings or out / "embeddings"
     folder = embed_once(task.data, split, model, store, opened=opened, texts=True, progress=options.progress)
     embedded = read_vectors(folder)
@@ -90,6 +94,8 @@ def write_retrieval_scores(where: Path, model: str, out: Path, split: str, optio
     rankings = _rank(embedded, groups, options.progress)
     ranked = time.monotonic()
     scores = _head(task, opened, embedded, dict(rejects), options) | _scores(rankings, embedded, known, groups, options)
+    clusters = number_groups(embedded.groups)
+    scores["leak"] = leaks.said(leaked, embedded.ids, lambda rows: _again(rankings, clusters, rows, options))
     _write_queries(out / "queries.parquet", embedded, groups, rankings)
     write_atomic(out / "scores.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
     manifest = Manifest(
@@ -129,6 +135,20 @@ def _chosen(data: SampleSet, split: str, pairs: bool, options: Options) -> Sampl
     if options.limit < MIN_PAIRS:
         raise UserError(f"--limit {options.limit}: retrieval needs at least {MIN_PAIRS} pairs")
     return Limited(data, options.limit)
+
+
+def _own(where: Path, data: SampleSet) -> list[Path]:
+    """Held-out pairs are compared with the training pairs that they were held out from."""
+    return [where] if isinstance(data, PairsSet) and data.size("train") else []
+
+
+def _again(rankings: dict[str, Ranking], clusters: IntVector, rows: IntVector, options: Options) -> dict[str, Any]:
+    """R@1 of some of the queries among all candidates."""
+    found = {}
+    for direction, ranking in rankings.items():
+        hits = (ranking.ranks[rows] < 1).astype(np.float64)
+        found[f"{direction} R@1"] = asdict(bootstrap_mean(hits, clusters[rows], options.resamples))
+    return found
 
 
 def _config(task: _Task, model: Model, options: Options) -> dict[str, Any]:

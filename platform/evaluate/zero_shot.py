@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomedray.artifacts import Manifest, claim_output
+from biomedray.evaluate import leaks
 from biomedray.evaluate.classification import METRICS, Answers, confusion, plain, reliability, score, value
 from biomedray.evaluate.labelled import EMBEDDINGS, Clock, Vectors, described, finish, inputs_of, vectors_of, write_samples
 from biomedray.evaluate.models import Model
 from biomedray.evaluate.sets import ImageSet
 
 FloatMatrix = NDArray[np.float32]
+IntVector = NDArray[np.int64]
 Encode = Callable[[list[str]], FloatMatrix]
 
 
@@ -100,6 +102,7 @@ def write_zero_shot(
     *,
     store: Path | None = None,
     resamples: int = 1000,
+    against: Sequence[Path] = (),
     progress: bool = True,
 ) -> Manifest:
     """Score one set into ``out``, a scores artifact; embeddings come from ``store`` (or are made in it).
@@ -117,10 +120,18 @@ def write_zero_shot(
         "prompts": list(data.prompts),
         "templates": list(data.templates),
         "resamples": resamples,
+        "against": leaks.identities(against),
     }
     claim_output(out, "scores", config)
+    leaked = leaks.examine(data, split, against, out, progress)
     vectors = vectors_of(data, split, spec, store or out / EMBEDDINGS, opened=model, progress=progress)
     judged = judge(vectors, data, model.encode_texts, model.logit_scale)
     write_samples(out / "samples.parquet", vectors.embedded, judged.answers)
     scores = scores_of(data, split, vectors, judged, resamples) | {"model": model.name}
+
+    def again(rows: IntVector) -> dict[str, Any]:
+        answers = Answers(judged.answers.labels[rows], judged.answers.logits[rows])
+        return plain(score(answers, vectors.clusters[rows], resamples))
+
+    scores["leak"] = leaks.said(leaked, vectors.embedded.ids, again)
     return finish(out, config, inputs_of(data, where, spec, model), scores, clock())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from biomedray.artifacts import Manifest
@@ -16,6 +17,7 @@ from biomedray.report.labelled import (
     zero_shot_grid,
     zero_shot_section,
 )
+from biomedray.report.leaks import leak_grid, leak_section
 from biomedray.report.model import model_section
 from biomedray.report.pairs import pairs_section
 from biomedray.report.parts import Grid, Section
@@ -35,7 +37,9 @@ def scores_grid(manifest: Manifest) -> Grid:
 
 
 def _scores(folder: Path, manifest: Manifest, pictures: bool) -> Section:
-    return _TASKS.get(manifest.details.get("task", ""), retrieval_section)(folder, manifest, pictures)
+    section = _TASKS.get(manifest.details.get("task", ""), retrieval_section)(folder, manifest, pictures)
+    found = manifest.details.get("leak")
+    return section if found is None else replace(section, grids=[*section.grids, leak_grid(found)])
 
 
 def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
@@ -47,8 +51,15 @@ def _plain(_folder: Path, manifest: Manifest, _pictures: bool) -> Section:
     return Section(manifest.kind.capitalize(), "", _count_facts(manifest), grids)
 
 
-_GRIDS = {"compare": comparison_grid, "zeroshot": zero_shot_grid, "table": table_grid, "probe": probe_grid}
+_GRIDS: dict[str, Callable[[Manifest], Grid]] = {
+    "leak": lambda manifest: leak_grid(manifest.details),
+    "compare": comparison_grid,
+    "zeroshot": zero_shot_grid,
+    "table": table_grid,
+    "probe": probe_grid,
+}
 _TASKS: dict[str, Callable[[Path, Manifest, bool], Section]] = {
+    "leak": leak_section,
     "compare": comparison_section,
     "zeroshot": zero_shot_section,
     "table": table_section,

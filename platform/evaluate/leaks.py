@@ -11,9 +11,11 @@ overlooked costs more than a false alarm. A crop, a turn or a redrawn figure is 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +31,15 @@ from PIL import Image
 from rich.progress import Progress
 
 from biomedray import pixels
-from biomedray.artifacts import atomic_path, manifest_fingerprint, read_manifest
+from biomedray.artifacts import (
+    Manifest,
+    atomic_path,
+    claim_output,
+    manifest_fingerprint,
+    read_manifest,
+    write_atomic,
+    write_manifest,
+)
 from biomedray.errors import UserError
 from biomedray.evaluate.samples import Sample, SampleSet
 from biomedray.ingest.neardup import MAX_DISTANCE, Images, across, images_of
@@ -37,6 +47,8 @@ from biomedray.ingest.quality import measure, shrink
 
 KINDS = ("same_id", "same_bytes", "alike", "same_article", "same_caption")
 """Ways in which a sample can be known from training; one sample may be known in several."""
+
+IntVector = NDArray[np.int64]
 
 _IMAGE_COLUMNS = ["image_sha256", "phash", "phash_fine", "width", "height", "entropy", "colourfulness"]
 _COLUMNS = ["pair_id", "pmcid", "caption", *_IMAGE_COLUMNS]
@@ -92,7 +104,41 @@ class Leak:
             pq.write_table(table, temporary)
 
 
-UNCHECKED: dict[str, Any] = {"checked": False, "reason": "no training pairs were named; say --against PAIRS"}
+LEAKS = "leak.parquet"
+_UNCHECKED: dict[str, Any] = {"checked": False, "reason": "no training pairs were named; say --against PAIRS"}
+
+
+def examine(data: SampleSet, split: str, against: Sequence[Path], out: Path, progress: bool = True) -> Leak:
+    """``check``, with its matches written to ``out/leak.parquet``; nothing is read where nothing is named."""
+    if not against:
+        return Leak(data.size(split), 0, [], [])
+    found = check(data, split, against, progress)
+    found.write(out / LEAKS)
+    return found
+
+
+def said(leak: Leak, ids: Sequence[str], again: Callable[[IntVector], dict[str, Any]]) -> dict[str, Any]:
+    """The summary; where samples are known from training, with the scores of the others.
+
+    ``ids`` are those that were scored, ``again`` scores some rows of them.
+    """
+    if not leak.against:
+        return dict(_UNCHECKED)
+    known = leak.ids
+    rows = np.array([row for row, name in enumerate(ids) if name not in known], np.int64)
+    without = again(rows) if 0 < len(rows) < len(ids) else None
+    return leak.summary() | {"scored_without": len(rows), "without_leaked": without}
+
+
+def identities(against: Sequence[Path]) -> list[str]:
+    """Fingerprints of pairs artifacts, for a run's configuration.
+
+    Raises:
+        UserError: one is none.
+    """
+    for folder in against:
+        read_manifest(folder, "pairs")
+    return [manifest_fingerprint(folder) for folder in against]
 
 
 def check(data: SampleSet, split: str, against: Sequence[Path], progress: bool = True) -> Leak:
@@ -251,3 +297,37 @@ def _same(mine: pa.Array, theirs: pa.Array | pa.ChunkedArray) -> Iterator[tuple[
     found = where.is_valid().to_numpy(zero_copy_only=False) & mine.is_valid().to_numpy(zero_copy_only=False)
     for sample in np.flatnonzero(found):
         yield int(sample), where[int(sample)].as_py()
+
+
+# ---- on its own
+
+
+def write_leak(data: SampleSet, split: str, against: Sequence[Path], out: Path, progress: bool = True) -> Manifest:
+    """The check alone, as a scores artifact of task ``leak``.
+
+    Raises:
+        UserError: the split is empty, no training pairs are named, or ``out`` is taken.
+    """
+    if not data.size(split):
+        raise UserError(f"{data.name}: nothing in split {split}; there are {', '.join(data.splits) or 'none'}")
+    if not against:
+        raise UserError("name the training pairs to compare with")
+    config = {"task": "leak", "set": data.fingerprint, "split": split, "against": identities(against)}
+    claim_output(out, "scores", config)
+    started = time.monotonic()
+    found = examine(data, split, against, out, progress)
+    scores = {"task": "leak", "set": data.name, "split": split, **found.summary()}
+    write_atomic(out / "scores.json", json.dumps(scores, indent=2) + "\n")
+    inputs = [{"name": "set", "fingerprint": data.fingerprint}]
+    inputs += [{"name": "pairs", "uri": str(folder.resolve()), "fingerprint": manifest_fingerprint(folder)} for folder in against]
+    manifest = Manifest(
+        kind="scores",
+        name=out.name,
+        config=config,
+        inputs=inputs,
+        counts={"samples": scores["samples"], "leaked": scores["leaked"]},
+        timings={"check": time.monotonic() - started},
+        details=scores,
+    )
+    write_manifest(out, manifest)
+    return manifest

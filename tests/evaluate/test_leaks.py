@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from biomedray.artifacts import Manifest, write_manifest
 from biomedray.errors import UserError
-from biomedray.evaluate import leak
+from biomedray.evaluate import leaks
 from biomedray.evaluate.samples import Sample
 from biomedray.ingest.images import inspect_image
 from biomedray.ingest.settings import IngestConfig
@@ -76,7 +76,7 @@ class Held:
         return self.samples[start:stop] if split in self.splits else []
 
 
-def kinds(found: leak.Leak) -> set[tuple[str, str, str]]:
+def kinds(found: leaks.Leak) -> set[tuple[str, str, str]]:
     return {(match.id, match.kind, match.pair_id) for match in found.matches}
 
 
@@ -98,7 +98,7 @@ def test_each_way_of_knowing_is_found(pairs: Path) -> None:
             Sample("new", png(drawing(106)), group="patient-1", caption=CAPTION),
         ]
     )
-    found = leak.check(held, "test", [pairs], progress=False)
+    found = leaks.check(held, "test", [pairs], progress=False)
     assert kinds(found) == {
         ("bytes", "same_bytes", "PMC1.1/F1/0"),
         ("bytes", "alike", "PMC1.1/F1/0"),
@@ -117,13 +117,13 @@ def test_each_way_of_knowing_is_found(pairs: Path) -> None:
 def test_what_was_not_trained_on_is_no_leak(tmp_path: Path) -> None:
     held_out = write_pairs(tmp_path / "pairs", [png(drawing(1))], split="test")
     with pytest.raises(UserError, match="no training pairs"):
-        leak.check(Held([Sample("a", png(drawing(1)))]), "test", [held_out], progress=False)
+        leaks.check(Held([Sample("a", png(drawing(1)))]), "test", [held_out], progress=False)
 
 
 def test_unreadable_samples_and_pairs_without_hash_are_counted(tmp_path: Path, pairs: Path) -> None:
     bare = write_pairs(tmp_path / "bare", [png(drawing(seed)) for seed in range(3)], hashed=False)
     held = Held([Sample("broken", b"no image"), Sample("bytes", png(drawing(2))), Sample("small", jpeg(drawing(2), 70))])
-    found = leak.check(held, "test", [bare, pairs], progress=False)
+    found = leaks.check(held, "test", [bare, pairs], progress=False)
     assert [entry["without_hash"] for entry in found.summary()["against"]] == [3, 0]
     assert found.summary()["without_hash"] == 1
     assert {(match.id, match.kind, match.pairs) for match in found.matches} == {
@@ -137,17 +137,17 @@ def test_unreadable_samples_and_pairs_without_hash_are_counted(tmp_path: Path, p
 def test_short_captions_give_nothing_away(pairs: Path, tmp_path: Path) -> None:
     short = write_pairs(tmp_path / "short", [png(drawing(seed)) for seed in range(2)], caption="Figure {n}.")
     held = Held([Sample("a", png(drawing(90)), caption="Figure 1.")])
-    assert leak.check(held, "test", [short], progress=False).ids == frozenset()
+    assert leaks.check(held, "test", [short], progress=False).ids == frozenset()
 
 
 def test_matches_are_written_and_the_order_of_chunks_does_not_matter(
     pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held([Sample(f"s{seed}", png(drawing(seed))) for seed in (5, 3, 1, 0, 99)])
-    whole = leak.check(held, "test", [pairs], progress=False)
-    monkeypatch.setattr(leak, "_CHUNK", 2)
-    monkeypatch.setattr(leak, "_READ", 2)
-    pieces = leak.check(held, "test", [pairs], progress=False)
+    whole = leaks.check(held, "test", [pairs], progress=False)
+    monkeypatch.setattr(leaks, "_CHUNK", 2)
+    monkeypatch.setattr(leaks, "_READ", 2)
+    pieces = leaks.check(held, "test", [pairs], progress=False)
     assert pieces.matches == whole.matches
     pieces.write(tmp_path / "leak.parquet")
     table = pq.read_table(tmp_path / "leak.parquet")
@@ -156,5 +156,5 @@ def test_matches_are_written_and_the_order_of_chunks_does_not_matter(
 
 
 def test_nothing_to_compare_with_is_said() -> None:
-    found = leak.check(Held([Sample("a", png(drawing(1)))]), "test", [], progress=False)
+    found = leaks.check(Held([Sample("a", png(drawing(1)))]), "test", [], progress=False)
     assert found.summary()["checked"] is False
