@@ -12,9 +12,9 @@ cores of its own beside a GPU.
                   decoding, so that every picture decoded is time taken from the model
     decode_ms     CPU of one picture's decoding and preprocessing, model_ms that of the image tower
 
-On a machine that is busy with other things wall_ratio says little: it swings from round to round, and the scheduler gives a process with
-more threads more time. model_share suffers too (the first batch is decoded before the model begins; with more pictures that counts less).
-Repeat it on a quiet machine, with more pictures and rounds, before anything is concluded from it.
+On a machine that is busy with other things wall_ratio says little: it swings from round to round, and the scheduler gives a
+process with more threads more time. model_share suffers too (the first batch is decoded before the model begins; with more
+pictures that counts less). Repeat it on a quiet machine, with more pictures and rounds, before anything is concluded from it.
 
 Usage: python benchmarks/evaluate_embed.py [--models vit_base_patch16_224,vit_small_patch16_224] [--images 64] [--rounds 5]
        [--threads 1] [--articles 40] [--generated] [--pairs PAIRS]
