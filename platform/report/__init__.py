@@ -24,7 +24,7 @@ def write_report(
     extra: Sequence[Section] = (),
     tokenizer: Path | None = None,
 ) -> Path:
-    """Write one HTML page with a section for each artifact, then the ``extra`` sections.
+    """Write one HTML page: scores of one task and set side by side, a section for each artifact, the ``extra`` sections.
 
     ``tokenizer``: a tokenizer.json or WordPiece vocab.txt by which caption lengths are measured too.
 
@@ -32,9 +32,11 @@ def write_report(
         UserError: one of the folders is no finished artifact, or the tokenizer can't be read.
     """
     from biomedray.report.page import render
+    from biomedray.report.side_by_side import side_by_side
 
-    sections = [section_of(folder, read_manifest(folder), tokenizer=tokenizer) for folder in artifacts]
-    write_atomic(out, render(title, [*sections, *extra]))
+    found = [(folder, read_manifest(folder)) for folder in artifacts]
+    sections = [section_of(folder, manifest, tokenizer=tokenizer) for folder, manifest in found]
+    write_atomic(out, render(title, [*side_by_side(found), *sections, *extra]))
     return out
 
 
