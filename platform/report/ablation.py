@@ -9,6 +9,7 @@ from typing import Any
 from biomedray.artifacts import Manifest
 from biomedray.report.parts import Grid, Section
 from biomedray.report.plots import Plot, lines
+from biomedray.tune.ablation import Metric
 from biomedray.tune.trial import TRIALS, Outcome, read_outcome
 
 _CURVES = (("val_r1_i2t", "Validation R@1, figure → caption, %", 100), ("val_r1_t2i", "Validation R@1, caption → figure, %", 100))
@@ -20,8 +21,8 @@ def ablation_section(folder: Path, manifest: Manifest, pictures: bool) -> Sectio
     details = manifest.details
     grids = [Grid(str(details.get("source", "Trials")), details["grid"]["header"], details["grid"]["rows"], _note(details))]
     if details["verdict"]:
-        grids.append(Grid("The paper's order", ["", ""], [[str(n), line] for n, line in enumerate(details["verdict"], 1)]))
-    outcomes = _outcomes(folder)
+        grids.append(_order(details["table"]))
+    outcomes = _outcomes(folder, details.get("table", {}).get("rows", []))
     grids.append(_spent(outcomes))
     title = f"Ablation: {details['ablation']}" if "ablation" in details else f"Search: {details['search']}"
     plots = _plots(outcomes) if pictures else []
@@ -35,14 +36,32 @@ def _note(details: dict[str, Any]) -> str:
     return f"Mean ± half of the 95 % interval over seeds. The paper found: {details['expected']}{paper}"
 
 
+def _order(table: dict[str, Any]) -> Grid:
+    """Each two rows that the paper tells apart: by how much there, by how much here, and whether the order is the same."""
+    metrics = {found["key"]: Metric(**found) for found in table["metrics"]}
+    rows = []
+    for found in table["order"]:
+        metric, here = metrics[found["metric"]], found["found"]
+        interval = "" if here["low"] is None else f" [{metric.shown(here['low'])}, {metric.shown(here['high'])}]"
+        answer = ("yes" if found["agrees"] else "no") + (
+            "" if found["certain"] else ", within the spread" if here["n"] > 1 else ", one seed"
+        )
+        pair = f"{metric.title}: {found['better']} better than {found['worse']}"
+        rows.append([pair, metric.shown(found["paper"]), metric.shown(here["mean"]) + interval, answer])
+    return Grid("The paper's order", ["in the paper", "by", "here by", "found again"], rows, "Differences are paired by seed.")
+
+
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     facts = [(name.replace("_", " "), f"{value:,}") for name, value in manifest.counts.items() if isinstance(value, int)]
     facts.append(("training time, all trials", f"{manifest.timings['train_seconds']:,.0f} s"))
     return [*facts, ("device", ", ".join(manifest.details.get("devices", [])))]
 
 
-def _outcomes(folder: Path) -> list[Outcome]:
-    return [outcome for path in sorted((folder / TRIALS).glob("*")) if (outcome := read_outcome(path)) is not None]
+def _outcomes(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """All trials, in the order of the table."""
+    found = [outcome for path in sorted((folder / TRIALS).glob("*")) if (outcome := read_outcome(path)) is not None]
+    order = {row["variant"]: number for number, row in enumerate(rows)}
+    return sorted(found, key=lambda outcome: (order.get(outcome.variant, len(order)), outcome.seed, outcome.name))
 
 
 def _spent(outcomes: Sequence[Outcome]) -> Grid:
