@@ -98,10 +98,15 @@ def record(name: str, method: str, rows: Sequence[Mapping[str, Any]], **facts: A
         padded = [text.rjust(width) if i else text.ljust(width) for i, (text, width) in enumerate(zip(line, widths, strict=True))]
         print("  ".join(padded))
     RESULTS.mkdir(exist_ok=True)
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_public, sys.argv[1:])])
     found = {"method": method, "command": command, "machine": machine(), "date": time.strftime("%Y-%m-%d"), **facts}
     found["rows"] = list(rows)
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _public(argument: str) -> str:
+    """Where a folder lay on this machine is nobody's business."""
+    return "FOLDER" if Path(argument).is_absolute() else argument
 
 
 def _cell(value: Any) -> str:
