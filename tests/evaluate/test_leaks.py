@@ -20,6 +20,7 @@ from biomedray.evaluate.samples import Sample
 from biomedray.ingest.images import inspect_image
 from biomedray.ingest.settings import IngestConfig
 from biomedray.records import PAIR_SCHEMA
+from biomedray.report import write_report
 
 CAPTION = "Axial CT of the thorax shows a spiculated nodule."
 
@@ -158,3 +159,35 @@ def test_matches_are_written_and_the_order_of_chunks_does_not_matter(
 def test_nothing_to_compare_with_is_said() -> None:
     found = leaks.check(Held([Sample("a", png(drawing(1)))]), "test", [], progress=False)
     assert found.summary()["checked"] is False
+
+
+def test_scores_stand_again_without_what_is_known(pairs: Path, tmp_path: Path) -> None:
+    held = Held([Sample("known", png(drawing(1))), Sample("new", png(drawing(90))), Sample("other", png(drawing(91)))])
+    found = leaks.examine(held, "test", [pairs], tmp_path, progress=False)
+    said = leaks.said(found, ["known", "new", "other"], lambda rows: {"rows": rows.tolist()})
+    assert said["without_leaked"] == {"rows": [1, 2]}
+    assert (said["leaked"], said["scored_without"], said["checked"]) == (1, 2, True)
+    assert pq.read_table(tmp_path / leaks.LEAKS)["id"].to_pylist() == ["known", "known"]
+    everything = leaks.said(found, ["new", "other"], lambda _: pytest.fail("nothing scored is known"))
+    assert everything["without_leaked"] is None
+
+
+def test_what_was_not_checked_says_so(tmp_path: Path) -> None:
+    found = leaks.examine(Held([Sample("a", b"")]), "test", [], tmp_path, progress=False)
+    said = leaks.said(found, ["a"], lambda _: {})
+    assert said["checked"] is False
+    assert "--against" in said["reason"]
+    assert not (tmp_path / leaks.LEAKS).exists()
+
+
+def test_the_check_alone_is_an_artifact(pairs: Path, tmp_path: Path) -> None:
+    held = Held([Sample("known", png(drawing(1))), Sample("new", png(drawing(90)))])
+    manifest = leaks.write_leak(held, "test", [pairs], tmp_path / "out", progress=False)
+    assert manifest.counts == {"samples": 2, "leaked": 1}
+    assert manifest.details["by"]["same_bytes"] == 1
+    write_report([tmp_path / "out"], tmp_path / "page.html")
+    assert "any of these, of 2" in (tmp_path / "page.html").read_text()
+    with pytest.raises(UserError, match="nothing in split val"):
+        leaks.write_leak(held, "val", [pairs], tmp_path / "other", progress=False)
+    with pytest.raises(UserError, match="no such folder"):
+        leaks.write_leak(held, "test", [tmp_path / "none"], tmp_path / "other", progress=False)
