@@ -121,7 +121,7 @@ def test_http_answers_are_the_models_own_and_search_finds(road):
 
 def test_the_report_is_whole_and_needs_no_network(road):
     page = (road / "report.html").read_text()
-    for heading in ("Pairs", "Model", "Scores", "Index", "Served"):
+    for heading in ("Pairs", "Model", "Retrieval: model", "Index", "Served"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("data:image/jpeg;base64,") >= 12
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page.replace("xlink:href", "xlink"))
