@@ -174,7 +174,7 @@ def _pool(count: int, torch_threads: int) -> ThreadPoolExecutor:
 
     def begin() -> None:
         torch.set_num_threads(torch_threads)
-        torch.zeros(1).add_(1)  # torch reads the number when a thread first computes
+        torch.get_num_threads()  # a thread takes the number over when it is first asked for, and keeps it then
 
     pool = ThreadPoolExecutor(count, initializer=begin)
     for waiting in [pool.submit(ready.wait) for _ in range(count)]:
