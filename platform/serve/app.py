@@ -74,7 +74,7 @@ class Service:
 
     async def check_health(self) -> None:
         """Serve restarts the replica after three failures in a row."""
-        await self._engine.canary()
+        await self._engine.lanes.canary()
 
 
 def build_app(config: ServeConfig) -> ray_serve.Application:

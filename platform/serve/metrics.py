@@ -25,6 +25,13 @@ class Metrics:
         self.batch_seconds = Histogram(
             "biomedray_batch_seconds", "Seconds of one encoder call", ("kind",), buckets=_SECONDS, registry=self.registry
         )
+        self.stage_seconds = Histogram(
+            "biomedray_stage_seconds",
+            "Seconds of one item or call in a stage: read, decode, queue, model, search, picture",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.pending = Gauge("biomedray_pending_items", "Items that wait or run", ("kind",), registry=self.registry)
         self.index_rows = Gauge("biomedray_index_rows", "Rows of the index", registry=self.registry)
 
@@ -32,6 +39,10 @@ class Metrics:
         """Count one encoder call."""
         self.batch_items.labels(kind).observe(items)
         self.batch_seconds.labels(kind).observe(seconds)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Count what one item or call took in a stage."""
+        self.stage_seconds.labels(stage).observe(seconds)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answer."""

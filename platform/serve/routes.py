@@ -79,7 +79,7 @@ async def alive() -> Response:
 async def ready(engine: EngineDep) -> Response:
     """The model answers, and answers as it did at first."""
     try:
-        await engine.canary()
+        await engine.lanes.canary()
     except Exception:  # noqa: BLE001  # whatever ails the model, the answer is the same: not ready
         raise Problem(503, "the model does not answer as it should", "not_ready", retry_after=5) from None
     return JSONResponse({"status": "ready"})
