@@ -67,6 +67,8 @@ def read_item(value: Any, param: str, limits: Limits) -> Item:
         kind = value.get("type")
         if kind in ("text", "image") and set(value) == {"type", kind}:
             return read_text(value["text"], param, limits) if kind == "text" else read_image(value["image"], param, limits)
+    if isinstance(value, int | list):
+        raise bad_value(f"{param}: arrays of tokens are not taken; send the text itself", param, "invalid_item")
     raise bad_value(
         f'{param}: neither a text nor {{"type": "text", "text": ...}} nor {{"type": "image", "image": ...}}',
         param,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query
@@ -19,40 +17,50 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from biomedray.serve import metrics, schemas, static
+from biomedray.serve.answers import Form, accepted_form, embeddings_answer
 from biomedray.serve.engine import Engine, unit
 from biomedray.serve.guard import Guard
 from biomedray.serve.hits import hit_answer
 from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large
 from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
 from biomedray.serve.search import Query as IndexQuery
+from biomedray.serve.slot import ENGINE, Leased, Slot
 
 Vectors = NDArray[np.float32]
-Format = Literal["float", "base64", "npy"]
-NPY = "application/x-npy"
+MODEL_ALIAS = "biomedray"  # whichever model is served: for callers that must name one
 _RAW_TYPES = ("image/", "application/octet-stream")
 
 
-def create_app(engine: Engine, send_request_id: bool = True) -> FastAPI:
+def create_app(served: Engine | Slot, send_request_id: bool = True) -> FastAPI:
     """The whole HTTP service; ``send_request_id`` is off behind Ray Serve, whose proxy sends it."""
+    slot = served if isinstance(served, Slot) else Slot(served)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        engine.close()
+        slot.close()
 
     app = FastAPI(title="biomedray", docs_url=None, redoc_url=None, lifespan=lifespan, separate_input_output_schemas=False)
-    app.state.engine = engine
+    app.state.slot = slot
     app.state.page = static.load_page()
     app.include_router(router)
     app.include_router(pages)
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(RequestValidationError, answer_validation)
-    app.add_middleware(Guard, limits=engine.limits, metrics=engine.metrics, send_request_id=send_request_id)
+    app.add_middleware(Leased, slot=slot)
+    app.add_middleware(Guard, limits=slot.limits, metrics=slot.metrics, send_request_id=send_request_id)
     return app
 
 
 def _engine(request: Request) -> Engine:
-    engine: Engine = request.app.state.engine
+    """The engine that this request holds.
+
+    Raises:
+        Problem: 503, nothing is loaded yet.
+    """
+    engine: Engine | None = request.scope[ENGINE]
+    if engine is None:
+        raise Problem(503, "the model is being loaded", "not_ready", retry_after=5)
     return engine
 
 
@@ -95,7 +103,7 @@ async def prometheus(engine: EngineDep) -> Response:
 @router.get("/v1/models")
 async def models(engine: EngineDep) -> Response:
     """The served model, as OpenAI lists models."""
-    return JSONResponse({"object": "list", "data": [_model_card(engine)]})
+    return JSONResponse({"object": "list", "data": [_model_card(engine), _model_card(engine, MODEL_ALIAS)]})
 
 
 @router.get("/v1/models/{name:path}")
@@ -115,27 +123,25 @@ async def info(engine: EngineDep) -> Response:
 
 
 @router.post("/v1/embeddings", dependencies=JSON_BODY, response_model=schemas.EmbeddingsAnswer)
-async def embeddings(body: schemas.EmbeddingsRequest, engine: EngineDep) -> Response:
+async def embeddings(body: schemas.EmbeddingsRequest, request: Request, engine: EngineDep) -> Response:
     """Embed texts and images."""
     _check_model(engine, body.model)
     if body.dimensions not in (None, engine.encoder.embed_dim):
         raise bad_value(f"dimensions: this model's embeddings have {engine.encoder.embed_dim}", "dimensions")
     vectors, tokens = await engine.embed(read_items(body.input, engine.limits))
-    return _embeddings_answer(engine, vectors, tokens, body.encoding_format)
+    form = accepted_form(request.headers.get("accept", ""), body.encoding_format)
+    return embeddings_answer(engine.encoder.name, vectors, tokens, form)
 
 
 @router.post("/v1/embeddings/image", response_model=schemas.EmbeddingsAnswer)
 async def image_embeddings(
-    request: Request, engine: EngineDep, encoding: Annotated[Format | None, Query(alias="format")] = None
+    request: Request, engine: EngineDep, encoding: Annotated[Form | None, Query(alias="format")] = None
 ) -> Response:
     """Embed image files sent as they are: one as the raw body, or several as multipart/form-data."""
     sources = await _raw_images(request, engine)
     vectors, tokens = await engine.embed(sources, "image")
-    if encoding is None:
-        encoding = "npy" if NPY in request.headers.get("accept", "") else "float"
-    if encoding == "npy":
-        return Response(_npy(vectors), media_type=NPY)
-    return _embeddings_answer(engine, vectors, tokens, encoding)
+    form = encoding or accepted_form(request.headers.get("accept", ""), "float")
+    return embeddings_answer(engine.encoder.name, vectors, tokens, form)
 
 
 @router.post("/v1/classify", dependencies=JSON_BODY, response_model=schemas.ClassifyAnswer)
@@ -201,7 +207,7 @@ async def static_file(name: str, request: Request) -> Response:
 
 
 def _check_model(engine: Engine, name: str | None) -> None:
-    if name is not None and name != engine.encoder.name:
+    if name not in (None, engine.encoder.name, MODEL_ALIAS):
         raise Problem(404, f"no such model; this service has {engine.encoder.name}", "model_not_found", "model")
 
 
@@ -284,27 +290,9 @@ async def _multipart_files(request: Request, most: int, size: int) -> list[bytes
     return files
 
 
-def _embeddings_answer(engine: Engine, vectors: Vectors, tokens: int, encoding: str) -> Response:
-    data = [{"object": "embedding", "index": i, "embedding": _encode(row, encoding)} for i, row in enumerate(vectors)]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return JSONResponse({"object": "list", "data": data, "model": engine.encoder.name, "usage": usage})
-
-
-def _encode(vector: Vectors, encoding: str) -> str | list[float]:
-    if encoding == "base64":
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    values: list[float] = vector.tolist()
-    return values
-
-
-def _npy(vectors: Vectors) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, vectors)
-    return buffer.getvalue()
-
-
-def _model_card(engine: Engine) -> dict[str, Any]:
-    return {"id": engine.encoder.name, "object": "model", "created": 0, "owned_by": "biomedray"}
+def _model_card(engine: Engine, name: str | None = None) -> dict[str, Any]:
+    root = engine.encoder.name
+    return {"id": name or root, "object": "model", "created": 0, "owned_by": "biomedray", "root": root}
 
 
 def _index_card(engine: Engine) -> dict[str, Any] | None:
