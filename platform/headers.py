@@ -1,4 +1,4 @@
-"""What a walk over a file's segments tells of a JPEG or PNG: Pillow takes 0.2 ms for the one and decodes the other whole."""
+"""What a walk over the segments of a JPEG, PNG or JPEG 2000 tells: Pillow takes 0.2 ms for the one and decodes the other whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _ALL_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MODES = {1: "L", 3: "RGB"}
 _NO_LENGTH = frozenset((0x01, *range(0xD0, 0xDA), 0xFF, 0x00))
 _SCAN = 0xDA
+_LS_FRAME = 0xF7
 # APP1 holds Exif or XMP, which may turn the picture; APP2 an ICC profile, or the index of several pictures (MPF).
 _APP1, _APP2 = 0xE1, 0xE2
 _MAX_SEGMENTS = 1_000
@@ -94,3 +95,24 @@ def _turning_chunks(data: bytes) -> Iterator[bool]:
                 yield late
         at += 12 + size
     yield True
+
+
+def codestream_size(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and components of a bare JPEG, JPEG-LS or JPEG 2000 codestream (ITU T.81 B.2.2, T.87 C.2.2, T.800 A.5.1).
+
+    None where it is none of them, or cut off before it says so.
+    """
+    if data[:4] == b"\xff\x4f\xff\x51":  # start of codestream, SIZ
+        right, bottom, left, top = (int.from_bytes(data[at : at + 4], "big") for at in (8, 12, 16, 20))
+        return (right - left, bottom - top, int.from_bytes(data[40:42], "big")) if len(data) >= 42 else None
+    at = 2
+    for _ in range(_MAX_SEGMENTS if data[:2] == b"\xff\xd8" else 0):
+        if data[at : at + 1] != b"\xff" or at + 10 > len(data):
+            return None
+        marker = data[at + 1]
+        if marker in _ALL_FRAMES or marker == _LS_FRAME:
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big"), data[at + 9]
+        if marker == _SCAN:
+            return None
+        at += 1 if marker == 0xFF else 2 if marker in _NO_LENGTH else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

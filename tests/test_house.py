@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = [
     {"errors", "records", "frames", "headers", "options", "arguments"},
     {"pixels", "config", "where"},
-    {"artifacts", "cluster"},
+    {"artifacts", "cluster", "dicom"},
     {"corpus", "ingest", "model", "export"},
     {"evaluate"},
     {"train"},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biomedray.evaluate.sets.dicom import read_dicom
+from biomedray.dicom import read_dicom
 from biomedray.pixels import PixelError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)

@@ -51,7 +51,7 @@ class Files:
         except OSError as error:
             raise UserError(f"{path}: can't be read ({error.strerror}); it was there when the set was opened") from None
         if path.suffix.lower() in DICOM:
-            from biomedray.evaluate.sets.dicom import read_dicom
+            from biomedray.dicom import read_dicom
 
             try:
                 return read_dicom(data)
