@@ -1,0 +1,35 @@
+// What the address bar says: everything that may be shared (words, filters, tab, more-like-this), never an image.
+
+import { isTab } from "./tabs.js";
+
+const ONE = { tab: "search", q: "", without: "", like: "", target: "figure", from: "", to: "", n: "24", mix: "50", template: "" };
+const MANY = ["license", "journal", "type", "kind", "split", "label"];
+
+/** The state that an address's query string stands for; what it can't mean is left at its usual value. */
+export function readAddress(search = location.search) {
+  const params = new URLSearchParams(search);
+  const state = {};
+  for (const [name, usual] of Object.entries(ONE)) state[name] = params.get(name) ?? usual;
+  for (const name of MANY) state[name] = [...new Set(params.getAll(name).filter(Boolean))];
+  if (!isTab(state.tab)) state.tab = ONE.tab;
+  if (!["figure", "caption"].includes(state.target)) state.target = ONE.target;
+  for (const name of ["from", "to"]) if (!/^\d{4}$/.test(state[name])) state[name] = "";
+  if (!/^\d{1,4}$/.test(state.n)) state.n = ONE.n;
+  if (!/^(\d{1,2}|100)$/.test(state.mix)) state.mix = ONE.mix;
+  return state;
+}
+
+export function addressOf(state) {
+  const params = new URLSearchParams();
+  for (const [name, usual] of Object.entries(ONE)) if (state[name] && state[name] !== usual) params.set(name, state[name]);
+  for (const name of MANY) for (const value of state[name]) params.append(name, value);
+  return params.size ? `?${params}` : location.pathname;
+}
+
+/** Put the state into the address bar, as a step of the history or in place of the present one; keep = {picture} or null. */
+export function writeAddress(state, { step = true, keep = null } = {}) {
+  const address = addressOf(state);
+  const same = address === (location.search || location.pathname) && keep?.picture === history.state?.picture;
+  if (step && !same) history.pushState(keep, "", address);
+  else history.replaceState(keep, "", address);
+}
