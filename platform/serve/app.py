@@ -8,16 +8,20 @@ classes, so nothing here is annotated with names that exist only for type checke
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import ray
+from pydantic import Field
 from ray import serve as ray_serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -26,8 +30,12 @@ from biomedray import cluster
 from biomedray.config import Config
 from biomedray.errors import UserError, WorkError
 from biomedray.serve.limits import Limits
+from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
+from biomedray.serve.slot import Slot
 
 APP_NAME = "biomedray"
+
+_LOG = logging.getLogger(__name__)
 
 # Serve's own default of 5 would hold requests at the proxy, where the batcher can't see them; ours refuses by items instead.
 _MAX_ONGOING = 256
@@ -45,45 +53,123 @@ class ServeConfig(Config):
     """What one replica loads and how large it is."""
 
     model: str
-    """Model folder, local-dir:FOLDER or hf-hub:org/name."""
+    """Model folder, local-dir:FOLDER, hf-hub:org/name, or a file that says model, index and pairs (see loading)."""
     index: Path | None = None
     """Index artifact; without it there is no search."""
     pairs: Path | None = None
     """Where the index's pairs artifact lies if it has moved."""
-    replicas: int = 1
+    replicas: int = Field(default=1, ge=1)
     """Replica processes; each holds a model and an index."""
-    cpus: int = 2
+    max_replicas: int | None = None
+    """Up to so many replicas as load grows; none keeps ``replicas``."""
+    ongoing: int = Field(default=32, ge=1)
+    """Requests that run at a time in a replica before another one is wanted."""
+    cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPUs of a replica: what Ray reserves, and the threads of torch and faiss."""
+    watch_seconds: float = Field(default=2.0, ge=0)
+    """How often paths are looked at for another model or generation; 0 never."""
     limits: Limits = Limits()
     """Bounds of requests and queues."""
+
+    def holding(self) -> Holding:
+        """The part that can change while it runs."""
+        return Holding(model=self.model, index=self.index, pairs=self.pairs)
 
 
 @ray_serve.deployment(name="Service", max_ongoing_requests=_MAX_ONGOING, max_queued_requests=_MAX_QUEUED)
 @ray_serve.ingress()
 class Service:
-    """A replica. Serve calls ``__serve_build_asgi_app__`` once after the constructor."""
+    """A replica. Serve calls ``__serve_build_asgi_app__`` once after the constructor, then ``reconfigure``."""
 
     def __init__(self, config: ServeConfig) -> None:
         _use_threads(config.cpus)
-        self._engine = load_engine(config, _device())
+        self._config = config
+        self._slot = Slot(limits=config.limits)
+        self._place = Place(_device(), config.limits, self._slot.metrics)
+        self._holding = config.holding()
+        self._loaded: Loaded | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __serve_build_asgi_app__(self) -> Any:
         from biomedray.serve.routes import create_app
 
-        return create_app(self._engine, send_request_id=False)
+        return create_app(self._slot, send_request_id=False)
+
+    async def reconfigure(self, holding: dict[str, Any]) -> None:
+        """Load what is to be served; called again by ``serve deploy`` when only ``user_config`` has changed."""
+        self._holding = Holding.model_validate(holding)
+        if self._loaded is None:
+            await self._load()
+            self._start(self._watch())
+        else:
+            # Serve sends no request here before this returns, so the other model is loaded beside the requests.
+            self._start(self._try())
 
     async def check_health(self) -> None:
         """Serve restarts the replica after three failures in a row."""
-        await self._engine.lanes.canary()
+        if self._slot.engine is not None:
+            await self._slot.engine.lanes.canary()
+
+    async def _load(self) -> None:
+        """Put in what the paths hold now.
+
+        Raises:
+            UserError: it can't be served.
+        """
+        loop = asyncio.get_running_loop()
+        self._loaded = await loop.run_in_executor(None, load, self._holding, self._place, self._loaded)
+        self._slot.put(self._loaded.engine)
+
+    async def _try(self) -> None:
+        try:
+            await self._load()
+            _LOG.warning("now serving %s", self._slot.described())
+        except Exception as error:  # noqa: BLE001  # whatever ails the new one, the engine that runs goes on
+            self._slot.trouble = "another model or index was found and can't be served; the service's log says why"
+            _LOG.error("what was found can't be served, the one before goes on: %s", error)  # one line, no traceback
+
+    async def _watch(self) -> None:
+        """Load again when the paths hold something else; what failed is tried again when it has changed once more."""
+        loop = asyncio.get_running_loop()
+        seen = self._loaded.mark if self._loaded else None
+        while self._config.watch_seconds:
+            await asyncio.sleep(self._config.watch_seconds)
+            with contextlib.suppress(UserError):
+                now = await loop.run_in_executor(None, mark, self._holding)
+                # Twice the same: whoever writes a folder has finished.
+                if now != seen and now == await self._again():
+                    seen = now
+                    if self._loaded is None or now != self._loaded.mark:
+                        await self._try()
+
+    async def _again(self) -> Mark:
+        await asyncio.sleep(min(1.0, self._config.watch_seconds))
+        return await asyncio.get_running_loop().run_in_executor(None, mark, self._holding)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def build_app(config: ServeConfig) -> ray_serve.Application:
-    """The Serve application, for ``serve.run`` or a Serve config file."""
+    """The Serve application, for ``serve.run`` and, as ``biomedray.serve.app:build_app``, for a Serve config file."""
     resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]  # Ray's
     gpus = 1 if resources.get("GPU", 0) >= config.replicas else 0
-    actor = {"num_cpus": config.cpus, "num_gpus": gpus}
+    options: dict[str, Any] = {
+        "ray_actor_options": {"num_cpus": config.cpus, "num_gpus": gpus},
+        "user_config": config.holding().model_dump(mode="json"),
+    }
+    if config.max_replicas is None:
+        options["num_replicas"] = config.replicas
+    else:
+        options["autoscaling_config"] = {
+            "min_replicas": config.replicas,
+            "max_replicas": config.max_replicas,
+            "target_ongoing_requests": config.ongoing,
+        }
     service: Any = Service  # what the decorator returns is a Deployment, which Ray's types do not say
-    application: ray_serve.Application = service.options(num_replicas=config.replicas, ray_actor_options=actor).bind(config)
+    application: ray_serve.Application = service.options(**options).bind(config)
     return application
 
 
@@ -101,7 +187,7 @@ def serve(
         WorkError: the replica did not come up.
     """
     config = _absolute(config)
-    load_engine(config, "cpu").close()  # what is wrong with the input is said here, not in a replica's log
+    load(config.holding(), Place("cpu", config.limits)).engine.close()  # what is wrong is said here, not in a replica's log
     _check_port(host, port)
     cluster.start()
     options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + _PROXY_GRACE_SECONDS)
@@ -130,24 +216,6 @@ def _start(options: HTTPOptions) -> None:
 def stop() -> None:
     """Take the service down; the Ray cluster stays."""
     ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
-
-
-def load_engine(config: ServeConfig, device: str) -> Any:
-    """An engine with the model, the index and its figures.
-
-    Raises:
-        UserError: one of them is missing, damaged, or does not belong to the others.
-    """
-    from biomedray.model.encoder import Encoder
-    from biomedray.serve.engine import Engine
-    from biomedray.serve.images import ImageStore
-    from biomedray.serve.search import SearchIndex
-
-    encoder = Encoder.load(str(config.model), device)
-    if config.index is None:
-        return Engine(encoder, limits=config.limits)
-    index = SearchIndex.open(config.index, encoder.fingerprint)
-    return Engine(encoder, index, ImageStore(index.generation, config.pairs), config.limits)
 
 
 def _use_threads(count: int) -> None:

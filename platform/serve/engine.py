@@ -8,6 +8,7 @@ One replica process holds one engine. All coroutines belong to one event loop; n
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,14 +42,17 @@ class Engine:
         index: SearchIndex | None = None,
         images: ImageStore | None = None,
         limits: Limits | None = None,
+        metrics: Metrics | None = None,
+        lanes: Lanes | None = None,
     ) -> None:
+        """``metrics`` and ``lanes`` are those of the engine that this one replaces: with its lanes it shares the model."""
         self.encoder = encoder
         self.index = index
         self.images = images
         self.limits = limits or Limits()
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.metrics.index_rows.set(len(index) if index else 0)
-        self.lanes = Lanes(encoder, self.limits, self.metrics)
+        self.lanes = lanes or Lanes(encoder, self.limits, self.metrics)
         self._pool = ThreadPoolExecutor(_POOL_THREADS, "search")
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
 
@@ -96,7 +100,7 @@ class Engine:
 
     async def search(self, query: Query) -> tuple[list[Hit], int]:
         """Hits and the number of rows that passed the filters."""
-        return await self._off_loop(self.need_index().search, query)
+        return await self._off_loop(self._timed, "search", self.need_index().search, query)
 
     async def picture(self, pair_id: str, size: int | None) -> Picture:
         """A figure of the index: its file, or a thumbnail of ``size`` pixels.
@@ -111,7 +115,7 @@ class Engine:
         record = index.record(row)
         read = self.images.original if size is None else partial(self.images.thumbnail, size=size)
         try:
-            return await self._off_loop(read, record)
+            return await self._off_loop(self._timed, "picture", read, record)
         except ImageUnavailableError as error:
             raise Problem(404, f"the figure can't be served: {error}", "image_unavailable", "pair_id") from None
 
@@ -130,10 +134,13 @@ class Engine:
         for kind, count in self.lanes.pending().items():
             self.metrics.pending.labels(kind).set(count)
 
-    def close(self) -> None:
-        """Let the threads go."""
-        self.lanes.close()
+    def close(self, lanes: bool = True) -> None:
+        """Let the index and the threads go; without ``lanes`` the model stays, for the engine that shares it."""
+        if lanes:
+            self.lanes.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        if self.index is not None:
+            self.index.close()
 
     async def _embed_known_texts(self, texts: Sequence[str]) -> Vectors:
         """As ``lanes.texts``, for what comes again and again: prompts of a label set, queries of a page."""
@@ -152,6 +159,13 @@ class Engine:
 
     def _stack(self, rows: Sequence[Vectors]) -> Vectors:
         return np.stack(rows) if rows else np.empty((0, self.encoder.embed_dim), np.float32)
+
+    def _timed(self, stage: str, call: Callable[..., T], *args: Any) -> T:
+        started = time.monotonic()
+        try:
+            return call(*args)
+        finally:
+            self.metrics.observe_stage(stage, time.monotonic() - started)
 
     async def _off_loop(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call, *args)

@@ -21,7 +21,7 @@ from biomedray.serve.answers import Form, accepted_form, embeddings_answer
 from biomedray.serve.engine import Engine, unit
 from biomedray.serve.guard import Guard
 from biomedray.serve.hits import hit_answer
-from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large
+from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large, vector_of
 from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
 from biomedray.serve.search import Query as IndexQuery
 from biomedray.serve.slot import ENGINE, Leased, Slot
@@ -251,6 +251,8 @@ async def _query_vector(body: schemas.SearchRequest, engine: Engine) -> tuple[Ve
 
 
 def _given_vector(values: Any, dim: int) -> Vectors:
+    if isinstance(values, str):
+        values = vector_of(values)
     if not isinstance(values, list) or any(type(value) not in (int, float) for value in values[: dim + 1]):
         raise bad_value("vector: a list of numbers is wanted", "vector")
     if len(values) != dim:

@@ -137,6 +137,10 @@ class SearchIndex:
         records = self._table.take(pa.array(rows[kept])).to_pylist()
         return [Hit(int(rows[i]), float(scores[i]), record) for i, record in zip(kept, records, strict=True)], total
 
+    def close(self) -> None:
+        """Let the memory maps go; the index can't be searched after that."""
+        self._faiss, self._vectors = {}, {}
+
     def row_of(self, pair_id: str) -> int | None:
         """The row of a pair, if the index has it."""
         key = np.uint64(_hash(pair_id))
