@@ -38,6 +38,11 @@ def start(dashboard: bool = False) -> None:
     _start_local(dashboard)
 
 
+def exists() -> bool:
+    """Whether ``start`` will find a cluster: one that this process started or joined, or the one of ``RAY_ADDRESS``."""
+    return ray.is_initialized() or bool(os.environ.get("RAY_ADDRESS"))
+
+
 def _start_local(dashboard: bool) -> None:
     cpus = max(_MIN_LOGICAL_CPUS, os.cpu_count() or 1)
     for attempt in range(1, _START_ATTEMPTS + 1):

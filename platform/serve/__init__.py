@@ -17,6 +17,7 @@ from pathlib import Path
 
 from biomedray.artifacts import Manifest
 from biomedray.records import SPLITS, Split
+from biomedray.serve.haproxy import Proxy
 
 __all__ = ["build_index", "serve", "stop"]
 
@@ -41,20 +42,28 @@ def serve(
     block: bool = True,
     pairs: Path | None = None,
     on_ready: Callable[[str], None] | None = None,
+    proxy: Proxy = "auto",
+    settings: Sequence[str] = (),
 ) -> str:
     """Serve a model, and an index if given, through Ray Serve; returns the URL, or blocks until Ctrl-C.
 
     ``pairs`` says where the index's pairs artifact lies now if it has moved. ``on_ready`` is called
-    with the URL once requests are answered.
+    with the URL once requests are answered. ``proxy``: HAProxy where there is one (auto), or Ray's own in
+    Python; a cluster that runs already has chosen. ``settings`` are key=value of app.ServeConfig.
 
     Raises:
-        UserError: the model or the index can't be served, or the port is taken.
+        UserError: the model or the index can't be served, a setting is off, or the port is taken.
         WorkError: the replica did not come up.
     """
+    from biomedray.config import override
+    from biomedray.serve import haproxy
+
+    haproxy.prepare(proxy)  # before Ray Serve is imported, which reads the environment then
     from biomedray.serve.app import ServeConfig
     from biomedray.serve.app import serve as run
 
-    return run(ServeConfig(model=str(model), index=index, pairs=pairs), host, port, block=block, on_ready=on_ready)
+    config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings)
+    return run(config, host, port, block=block, on_ready=on_ready)
 
 
 def stop() -> None:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from biomedray import cluster
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError
 
@@ -81,9 +82,13 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
 def prepare(proxy: Proxy) -> None:
     """Set the environment of the Ray that this process is about to start; what the user has set stays.
 
+    A cluster that is joined has its proxy already, and so has a Ray that runs in this process.
+
     Raises:
         UserError: HAProxy is asked for and not there.
     """
+    if cluster.exists() or "ray.serve" in sys.modules:
+        return
     if not choose(proxy):
         os.environ.pop(ENABLE, None)
         return

@@ -9,6 +9,8 @@ from urllib.parse import quote
 from biomedray.serve.search import Hit
 
 THUMBNAIL = 320
+PROXY_NOTE = "These are published figures that resemble the image. A proxy is not a de-identified copy of it, and is not evidence about a patient."
+"""What comes with every answer of a proxy search."""
 _PMCID = re.compile(r"PMC\d{1,12}")
 _DOI = re.compile(r"10\.\d{4,9}/\S{1,300}")
 
@@ -33,6 +35,20 @@ def hit_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
             "height": record["height"],
         },
     }
+
+
+def proxy_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
+    """schemas.ProxyHit of a hit: what is needed to fetch, use and cite a public figure, and nothing else."""
+    whole = hit_answer(hit, rank, root)
+    shown = ("rank", "pair_id", "score", "percentile", "license", "license_group", "citation", "fig_label", "links", "image")
+    return {name: whole.get(name) for name in shown}
+
+
+def no_proxy(best: float, wanted: float | None) -> str:
+    """What is said when no public figure is near enough."""
+    if wanted is None:
+        return "No public figure passes these filters."
+    return f"No good proxy: the nearest public figure that passes the filters has a similarity of {best:.3f}, below {wanted:g}."
 
 
 def pmc_link(pmcid: str) -> str | None:

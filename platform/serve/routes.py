@@ -18,11 +18,12 @@ from starlette.responses import JSONResponse, Response
 
 from biomedray.serve import metrics, schemas, static
 from biomedray.serve.answers import Form, accepted_form, embeddings_answer
-from biomedray.serve.engine import Engine, unit
+from biomedray.serve.engine import Engine
 from biomedray.serve.guard import Guard
-from biomedray.serve.hits import hit_answer
-from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large, vector_of
+from biomedray.serve.hits import PROXY_NOTE, hit_answer, no_proxy, proxy_answer
+from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large
 from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
+from biomedray.serve.queries import read_private, read_query
 from biomedray.serve.search import Query as IndexQuery
 from biomedray.serve.slot import ENGINE, Leased, Slot
 
@@ -164,13 +165,29 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
     index = engine.need_index()
     if body.k > engine.limits.k:
         raise bad_value(f"k: the limit is {engine.limits.k}", "k")
-    vector, exclude = await _query_vector(body, engine)
-    query = IndexQuery(vector, body.k, body.target, body.filters, body.collapse_duplicates, exclude)
+    asked = await read_query(body, engine)
+    query = IndexQuery(asked.vector, body.k, body.target, body.filters, body.collapse_duplicates, asked.row)
     hits, total = await engine.search(query)
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "search", "model": engine.encoder.name, "generation": index.generation.name}
     answer |= {"target": body.target, "total": total, "took_ms": round(1000 * (time.monotonic() - started), 2)}
     answer["hits"] = [hit_answer(hit, rank, root) for rank, hit in enumerate(hits, 1)]
+    return JSONResponse(answer)
+
+
+@router.post("/v1/proxy", dependencies=JSON_BODY, response_model=schemas.ProxyAnswer)
+async def proxy(body: schemas.ProxyRequest, request: Request, engine: EngineDep) -> Response:
+    """Public figures to use in place of a private image: it is held for this request only, and only ids come back."""
+    _check_model(engine, body.model)
+    index = engine.need_index()
+    asked = await read_private(body, engine)
+    hits, total = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters))
+    near = [hit for hit in hits if body.min_score is None or hit.score >= body.min_score]
+    root = str(request.scope.get("root_path", ""))
+    answer: dict[str, Any] = {"object": "proxy", "model": engine.encoder.name, "generation": index.generation.name}
+    answer |= {"total": total, "proxies": [proxy_answer(hit, rank, root) for rank, hit in enumerate(near, 1)]}
+    best = round(max((hit.score for hit in hits), default=0.0), 6)
+    answer["note"] = PROXY_NOTE if near else no_proxy(best, body.min_score)
     return JSONResponse(answer)
 
 
@@ -225,42 +242,6 @@ def _check_prompts(body: schemas.ClassifyRequest, engine: Engine) -> None:
         read_text(template, f"templates[{number}]", limits)
         if "{}" not in template:
             raise bad_value(f"templates[{number}]: {{}} must stand where the label goes", f"templates[{number}]")
-
-
-async def _query_vector(body: schemas.SearchRequest, engine: Engine) -> tuple[Vectors, int | None]:
-    """The query [d], the weighted sum of what was given; and the row of ``pair_id``."""
-    parts: dict[str, Vectors] = {}
-    row: int | None = None
-    if body.vector is not None:
-        parts["vector"] = _given_vector(body.vector, engine.encoder.embed_dim)
-    if body.pair_id is not None:
-        row = engine.need_index().row_of(body.pair_id)
-        if row is None:
-            raise Problem(404, "pair_id: no such pair in the index", "unknown_pair", "pair_id")
-        parts["pair_id"] = engine.need_index().vector(row, "figure")
-    if body.text is not None:
-        parts["text"] = await engine.query_vector(read_text(body.text, "text", engine.limits), "text")
-    if body.image is not None:
-        parts["image"] = await engine.query_vector(read_image(body.image, "image", engine.limits), "image")
-    if not parts:
-        raise bad_value("send one of text, image, vector and pair_id", "text", "empty_query")
-    if unused := set(body.weights) - set(parts):
-        raise bad_value(f"weights: {min(unused)} is not part of the query", "weights")
-    mixed = np.sum([body.weights.get(name, 1.0) * part for name, part in parts.items()], axis=0)
-    return unit(np.asarray(mixed), "query"), row
-
-
-def _given_vector(values: Any, dim: int) -> Vectors:
-    if isinstance(values, str):
-        values = vector_of(values)
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values[: dim + 1]):
-        raise bad_value("vector: a list of numbers is wanted", "vector")
-    if len(values) != dim:
-        raise bad_value(f"vector: {len(values)} numbers, this model's embeddings have {dim}", "vector", "wrong_dimension")
-    try:
-        return unit(np.array(values, dtype=np.float64), "vector")
-    except OverflowError:
-        raise bad_value("vector: a number is too large", "vector") from None
 
 
 async def _raw_images(request: Request, engine: Engine) -> list[ImageSource]:

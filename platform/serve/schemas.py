@@ -73,8 +73,10 @@ class SearchRequest(Request):
     """An embedding of the served model, of any length but zero."""
     pair_id: str | None = Field(default=None, max_length=1000)
     """Figures like this one."""
-    weights: dict[str, Finite] = Field(default={}, max_length=4)
-    """Weight of each part of a mixed query; 1 unless told."""
+    minus: str | None = None
+    """A text whose embedding is taken away: figures like it fall back."""
+    weights: dict[str, Finite] = Field(default={}, max_length=5)
+    """Weight of each part of a mixed query; 1 unless told, 0.5 for minus."""
     k: int = Field(default=10, ge=1)
     target: Target = "figure"
     """Whether figures or captions are compared with the query."""
@@ -82,6 +84,20 @@ class SearchRequest(Request):
     """Applied before the k best are chosen."""
     collapse_duplicates: bool = True
     """Show one of each cluster of near-identical figures."""
+
+
+class ProxyRequest(Request):
+    """Look for public figures that can stand in for a private image: send it, or an embedding of it made elsewhere."""
+
+    model: str | None = None
+    image: str | None = None
+    """Base64 or a data URL; it is neither stored nor logged."""
+    vector: Annotated[Any, WithJsonSchema(_VECTOR_SCHEMA)] = None
+    """An embedding of the image by the served model, so that the image need not leave."""
+    k: int = Field(default=5, ge=1, le=100)
+    min_score: Finite | None = None
+    """Cosine similarity that a proxy must reach; without it the nearest are answered, however far."""
+    filters: Filters = Filters()
 
 
 class Usage(BaseModel):
@@ -172,3 +188,29 @@ class SearchAnswer(BaseModel):
     total: int
     took_ms: float
     hits: list[HitAnswer]
+
+
+class ProxyHit(BaseModel):
+    """One public figure, with what is needed to fetch and cite it."""
+
+    rank: int
+    pair_id: str
+    score: float
+    percentile: float | None
+    license: str | None
+    license_group: str
+    citation: str | None
+    fig_label: str | None
+    links: Links
+    image: FigureLinks
+
+
+class ProxyAnswer(BaseModel):
+    """The public figures nearest to a private image; none when no good one is known."""
+
+    object: Literal["proxy"]
+    model: str
+    generation: str
+    total: int
+    proxies: list[ProxyHit]
+    note: str
