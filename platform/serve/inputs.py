@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from biomedray import pixels
 from biomedray.serve.limits import Limits
 from biomedray.serve.problems import Problem, bad_value
@@ -138,6 +140,15 @@ def item_problem(error: BaseException, param: str) -> BaseException:
 def texts_of(items: Sequence[Item]) -> list[str]:
     """The texts among the items."""
     return [item.value for item in items if isinstance(item, Text)]
+
+
+def vector_of(text: str) -> list[float]:
+    """A vector given as base64 of little-endian float32, a third of the size of numbers."""
+    try:
+        values: list[float] = np.frombuffer(base64.b64decode(text, validate=True), "<f4").tolist()
+    except ValueError:
+        raise bad_value("vector: a list of numbers, or base64 of little-endian float32, is wanted", "vector") from None
+    return values
 
 
 def _from_base64(text: str) -> bytes:
