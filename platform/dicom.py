@@ -98,7 +98,8 @@ class DicomFile:
         number = self.header.frames // 2 if number is None else number
         if not 0 <= number < self.header.frames:
             raise PixelError(Reason.UNDECODABLE, f"DICOM: no frame {number}; the file has {self.header.frames}, counted from 0")
-        return _guarded(lambda: _picture(self._dataset, self.header, number))
+        picture: Pixels = _guarded(lambda: _picture(self._dataset, self.header, number))
+        return picture
 
 
 def read_dicom(data: bytes, frame: int | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -141,7 +142,7 @@ def _read(data: bytes) -> Any:
 
 
 def _hush() -> None:
-    """pydicom's warnings may quote values of the file, which belong in no log."""
+    """Warnings of pydicom may quote values of the file, which belong in no log."""
     warnings.filterwarnings("ignore", module="pydicom")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -194,7 +195,7 @@ def _picture(dataset: Any, header: DicomHeader, number: int) -> Pixels:
 def _check_coded(dataset: Any, header: DicomHeader, number: int) -> None:
     """A compressed frame must hold the picture that the tags speak of: its decoder goes by what the frame says."""
     from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID, RLELossless
 
     syntax = UID(header.transfer_syntax)
@@ -217,8 +218,8 @@ def _take_functional_groups(dataset: Any, number: int) -> None:
     for name in _GROUPS:
         if name not in dataset or _is_long(dataset.get_item(name)):
             continue
-        items = dataset[name].value
-        group = items[number if name == _GROUPS[1] else 0] if len(items) else {}
+        items: Any = dataset[name].value
+        group: Any = items[number if name == _GROUPS[1] else 0] if len(items) else {}
         for macro in _MACROS:
             if group.get(macro):
                 dataset.update(group.get(macro)[0])

@@ -1,4 +1,4 @@
-"""What a walk over the segments of a JPEG, PNG or JPEG 2000 tells: Pillow takes 0.2 ms for the one and decodes the other whole."""
+"""What a walk over a JPEG's, PNG's or JPEG 2000's segments tells: Pillow takes 0.2 ms for the one and decodes the other whole."""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@
     "data:image/png;base64,..."                       image
     {"type": "text", "text": "..."}                   text
     {"type": "image", "image": base64 or data URL}    image
+    "data:application/dicom;frame=3;base64,..."       image: a frame of a DICOM file, the middle one unless told
     raw bytes of a body                               image
 
-URLs are never fetched: they are refused with a line that says so.
+The bytes say what kind of file it is, whatever a data URL or a content type calls it. URLs are never
+fetched: they are refused with a line that says so.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from biomedray import pixels
+from biomedray import dicom, pixels
 from biomedray.serve.limits import Limits
 from biomedray.serve.problems import Problem, bad_value
 
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.IGNORECASE)
+_KINDS = r"data:(?:image/[a-z0-9.+-]{1,40}|application/(?:dicom|octet-stream))"
+_IMAGE_URL = re.compile(_KINDS + r"[;,]", re.IGNORECASE)
+_DATA_URL = re.compile(_KINDS + r"(?:;frame=(\d{1,9}))?;base64,", re.IGNORECASE)
 _REMOTE_URL = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
 _LONGEST_PREFIX = 80
 
@@ -38,9 +43,10 @@ class Text:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image file: its bytes, or base64 of them that is decoded off the event loop."""
+    """An image file: its bytes, or base64 of them that is decoded off the event loop; ``frame`` is one of a DICOM file."""
 
     data: bytes | str
+    frame: int | None = None
 
 
 Item = Text | ImageSource
@@ -64,7 +70,7 @@ def read_items(value: Any, limits: Limits) -> list[Item]:
 def read_item(value: Any, param: str, limits: Limits) -> Item:
     """One text or image of a request; ``param`` names it in refusals."""
     if isinstance(value, str):
-        return read_image(value, param, limits) if value[:11].lower() == "data:image/" else read_text(value, param, limits)
+        return read_image(value, param, limits) if _IMAGE_URL.match(value[:_LONGEST_PREFIX]) else read_text(value, param, limits)
     if isinstance(value, dict):
         kind = value.get("type")
         if kind in ("text", "image") and set(value) == {"type", kind}:
@@ -97,21 +103,23 @@ def read_image(value: Any, param: str, limits: Limits) -> ImageSource:
     """An image given as base64 or as a data URL; nothing is decoded yet."""
     if not isinstance(value, str):
         raise bad_value(f"{param}: base64 or a data URL of an image is wanted", param, "invalid_image")
+    frame = None
     if prefix := _DATA_URL.match(value[:_LONGEST_PREFIX]):
-        value = value[prefix.end() :]
+        value, frame = value[prefix.end() :], int(prefix[1]) if prefix[1] else None
     elif value[:5].lower() == "data:":
-        raise bad_value(f"{param}: a data URL must begin data:image/...;base64,", param, "invalid_image")
+        line = f"{param}: a data URL must begin data:image/...;base64, or data:application/dicom;base64,"
+        raise bad_value(line, param, "invalid_image")
     elif _REMOTE_URL.match(value[:_LONGEST_PREFIX]):
         raise bad_value(f"{param}: URLs are not fetched; send the image itself as a data URL", param, "url_not_allowed")
     if not value:
         raise bad_value(f"{param}: an empty image", param, "empty_image")
     if len(value) > limits.image_bytes * 4 // 3 + 4:
         raise too_large(param, limits)
-    return ImageSource(value)
+    return ImageSource(value, frame)
 
 
-def image_bytes(source: ImageSource, limits: Limits) -> bytes:
-    """The file's bytes, checked against what its header says; run it in a thread.
+def image_bytes(source: ImageSource, limits: Limits) -> bytes | NDArray[np.uint8]:
+    """The file's bytes, checked against what its header says, or the pixels of a DICOM frame; run it in a thread.
 
     Raises:
         Problem: not base64, too large, or not an image that can be served; its param is for the caller to fill.
@@ -119,8 +127,22 @@ def image_bytes(source: ImageSource, limits: Limits) -> bytes:
     data = source.data if isinstance(source.data, bytes) else _from_base64(source.data)
     if len(data) > limits.image_bytes:
         raise too_large("image", limits)
+    if dicom.is_dicom(data):
+        return _dicom_frame(data, source.frame, limits)
+    if source.frame is not None:
+        raise bad_value("image: only DICOM files have frames to choose from", "image", "invalid_frame")
     pixels.read_header(data, limits.image_pixels)
     return data
+
+
+def _dicom_frame(data: bytes, number: int | None, limits: Limits) -> NDArray[np.uint8]:
+    file = dicom.DicomFile(data, limits.image_pixels)
+    if file.header.burned_in and not limits.burned_in:
+        line = "image: the DICOM file says that text is burned into its pixels, which may name the patient; it is not taken"
+        raise bad_value(line, "image", "burned_in_annotation")
+    if number is not None and number >= file.header.frames:
+        raise bad_value(f"image: no frame {number}; the file has {file.header.frames}", "image", "invalid_frame")
+    return file.frame(number)
 
 
 def too_large(param: str, limits: Limits) -> Problem:

@@ -44,8 +44,8 @@ class EncoderLike(Protocol):
     logit_scale: float
     device: str
 
-    def preprocess(self, data: bytes) -> torch.Tensor:
-        """One image file's bytes -> [3, S, S] float32."""
+    def preprocess(self, data: bytes | NDArray[np.uint8]) -> torch.Tensor:
+        """One image file's bytes, or its pixels -> [3, S, S] float32."""
 
     def encode_pixels(self, batch: torch.Tensor) -> Vectors:
         """[n, 3, S, S] -> [n, d] unit vectors."""

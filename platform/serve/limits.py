@@ -16,10 +16,24 @@ class Limits(Config):
     """Bytes of all request bodies held at a time; beyond it 503."""
     request_seconds: float = 60.0
     """Seconds from the first byte of a request to its answer; beyond it 503."""
+    read_seconds: float = 10.0
+    """Seconds that a body may take to arrive, whatever its size; beyond it, 408 to who sends slower than ``read_rate``."""
+    read_rate: int = 64 * 1024
+    """Bytes a second at which a body must arrive after that."""
+    json_marks: int = 500_000
+    """Commas, colons and brackets of one JSON body: they cost more to read than bytes do."""
+    headers: int = 100
+    """Header fields of one request; beyond it 431."""
+    header_bytes: int = 16 * 1024
+    """Bytes of all header fields of one request; beyond it 431."""
+    url_bytes: int = 8 * 1024
+    """Bytes of path and query; beyond it 414."""
     image_bytes: int = 20 * MIB
     """Bytes of one image file."""
     image_pixels: int = 50_000_000
     """Width times height of one image, checked before anything is decoded."""
+    burned_in: bool = False
+    """Whether DICOM files are taken that say of themselves that text is burned into their pixels."""
     items: int = 256
     """Texts and images of one request."""
     text_chars: int = 8192

@@ -38,7 +38,7 @@ class FakeEncoder:
     device = "cpu"
 
     def preprocess(self, data: bytes) -> torch.Tensor:
-        image, _ = pixels.decode(data)
+        image = pixels.picture(data)
         small = np.asarray(image.resize((self.image_size, self.image_size)), dtype=np.float32) / 255
         return torch.from_numpy(small).permute(2, 0, 1)
 
