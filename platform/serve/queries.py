@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biomedray.serve import schemas
 from biomedray.serve.engine import Engine, unit
-from biomedray.serve.inputs import read_image, read_text
+from biomedray.serve.inputs import read_image, read_text, vector_of
 from biomedray.serve.problems import Problem, bad_value
 
 Vectors = NDArray[np.float32]
@@ -81,6 +81,8 @@ def given_vector(values: Any, dim: int) -> Vectors:
     Raises:
         Problem: not a list of numbers, of another length, zero or not finite.
     """
+    if isinstance(values, str):
+        values = vector_of(values)
     if not isinstance(values, list) or any(type(value) not in (int, float) for value in values[: dim + 1]):
         raise bad_value("vector: a list of numbers is wanted", "vector")
     if len(values) != dim:

@@ -24,7 +24,8 @@ _ITEM_SCHEMA = {
     ]
 }
 _INPUT_SCHEMA = {"anyOf": [*_ITEM_SCHEMA["anyOf"], {"type": "array", "items": _ITEM_SCHEMA}]}
-_VECTOR_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "number"}}, {"type": "null"}]}
+_CODED = {"type": "string", "format": "byte", "description": "base64 of little-endian float32"}
+_VECTOR_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _CODED, {"type": "null"}]}
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
