@@ -49,6 +49,14 @@ app.add_typer(evaluate_app, name="evaluate")
 app.command()(tune)
 
 
+class ProxyName(StrEnum):
+    """What stands in front of the replicas."""
+
+    AUTO = "auto"
+    HAPROXY = "haproxy"
+    PYTHON = "python"
+
+
 class Layout(StrEnum):
     """How the generated articles lie on disk."""
 
@@ -330,21 +338,43 @@ def index(
 
 @app.command()
 def serve(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model artifact, local-dir:PATH, hf-hub:ORG/NAME, or a YAML file that says model, index and pairs."
+        ),
+    ],
     index: Annotated[
         Path | None, typer.Option(help="An index artifact; without it there are embeddings and zero-shot, but no search.")
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="Where the index's pairs artifact lies now, if it has moved.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    proxy: Annotated[
+        ProxyName, typer.Option(help="What stands in front: HAProxy where Ray has it, or Ray's own in Python.")
+    ] = ProxyName.AUTO,
+    write_config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a config file for 'serve deploy' on a cluster instead of serving.")
+    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """The encoders, the figure search and its page over HTTP, until Ctrl-C."""
+    """The encoders, the figure search and its page over HTTP, until Ctrl-C.
+
+    The paths are watched: another model in the folder, or another generation of the index, is served
+    within seconds and no request is lost.
+    """
     from biomedray.serve import serve as run
+    from biomedray.serve import write_deploy_config
+
+    if write_config is not None:
+        write_deploy_config(write_config, model, index, pairs, host, port, settings or [])
+        console.print(f"{write_config}: set the environment that it names on every node, then: serve deploy {write_config}")
+        return
 
     def ready(url: str) -> None:
         console.print(f"search page: [bold]{url}/[/bold]   API: {url}/docs   stop: Ctrl-C")
 
-    run(model, index, host, port, pairs=pairs, on_ready=ready)
+    run(model, index, host, port, pairs=pairs, on_ready=ready, proxy=proxy.value, settings=settings or [])
 
 
 @app.command()

@@ -19,7 +19,7 @@ from biomedray.artifacts import Manifest
 from biomedray.records import SPLITS, Split
 from biomedray.serve.haproxy import Proxy
 
-__all__ = ["build_index", "serve", "stop"]
+__all__ = ["build_index", "serve", "stop", "write_deploy_config"]
 
 
 def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Split] = SPLITS, progress: bool = True) -> Manifest:
@@ -64,6 +64,29 @@ def serve(
 
     config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings)
     return run(config, host, port, block=block, on_ready=on_ready)
+
+
+def write_deploy_config(
+    path: Path,
+    model: str | Path,
+    index: Path | None = None,
+    pairs: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    settings: Sequence[str] = (),
+) -> None:
+    """Write the Serve config file of such a service, for ``serve deploy``; arguments as of ``serve``.
+
+    Raises:
+        UserError: a setting is off.
+    """
+    from biomedray.config import override
+    from biomedray.serve import deploy
+    from biomedray.serve.app import ServeConfig
+
+    config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings).placed()
+    content = deploy.deploy_config(config.resolved(), config.holding(), host, port, config.limits.request_seconds)
+    deploy.write(path, content)
 
 
 def stop() -> None:

@@ -29,6 +29,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from biomedray import cluster
 from biomedray.config import Config
 from biomedray.errors import UserError, WorkError
+from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
 from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
 from biomedray.serve.slot import Slot
@@ -37,11 +38,10 @@ APP_NAME = "biomedray"
 
 _LOG = logging.getLogger(__name__)
 
-# Serve's own default of 5 would hold requests at the proxy, where the batcher can't see them; ours refuses by items instead.
-_MAX_ONGOING = 256
-_MAX_QUEUED = 512
-# The proxy gives up later than the replica, so that a caller gets the replica's JSON refusal.
-_PROXY_GRACE_SECONDS = 15.0
+# Serve's own default of 5 would hold requests at the proxy, where the batcher can't see them, and its refusals would hit probes
+# too. The replica refuses by items, before it reads a body; these bounds are far above what it holds.
+_MAX_ONGOING = 4096
+_MAX_QUEUED = 4096
 _READY_SECONDS = 300.0
 # Ray's access log would write the queries of shared page addresses, and costs more than a small request does.
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
@@ -70,6 +70,12 @@ class ServeConfig(Config):
     """How often paths are looked at for another model or generation; 0 never."""
     limits: Limits = Limits()
     """Bounds of requests and queues."""
+
+    def placed(self) -> ServeConfig:
+        """With whole paths: replicas run in another folder."""
+        paths = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(self, name))}
+        exists = Path(self.model).exists()
+        return self.model_copy(update={**paths, "model": str(Path(self.model).resolve() if exists else self.model)})
 
     def holding(self) -> Holding:
         """The part that can change while it runs."""
@@ -152,8 +158,9 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
 
-def build_app(config: ServeConfig) -> ray_serve.Application:
-    """The Serve application, for ``serve.run`` and, as ``biomedray.serve.app:build_app``, for a Serve config file."""
+def build_app(config: ServeConfig | dict[str, Any]) -> ray_serve.Application:
+    """The Serve application, for ``serve.run`` and, with the ``args`` of a Serve config file, for ``serve deploy``."""
+    config = ServeConfig.model_validate(config)
     resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]  # Ray's
     gpus = 1 if resources.get("GPU", 0) >= config.replicas else 0
     options: dict[str, Any] = {
@@ -186,11 +193,11 @@ def serve(
         UserError: the model or the index can't be served, or the port is taken.
         WorkError: the replica did not come up.
     """
-    config = _absolute(config)
+    config = config.placed()
     load(config.holding(), Place("cpu", config.limits)).engine.close()  # what is wrong is said here, not in a replica's log
     _check_port(host, port)
     cluster.start()
-    options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + _PROXY_GRACE_SECONDS)
+    options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + PROXY_GRACE_SECONDS)
     url = f"http://{_shown_host(host)}:{port}"
     try:
         _start(options)
@@ -230,13 +237,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() and ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
-
-
-def _absolute(config: ServeConfig) -> ServeConfig:
-    """Replicas run in another folder."""
-    paths = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(config, name))}
-    model = Path(config.model)
-    return config.model_copy(update={**paths, "model": str(model.resolve() if model.is_dir() else config.model)})
 
 
 def _check_port(host: str, port: int) -> None:
