@@ -118,6 +118,11 @@ class Lanes:
         """Items of each kind that wait or run."""
         return {"text": self._texts.pending, "image": self._images.pending}
 
+    def wait(self, kind: str) -> float | None:
+        """Seconds after which to come again if another item of this kind would be refused now."""
+        most = self.limits.queue_images if kind == "image" else self.limits.queue_texts
+        return 1.0 if self.pending()[kind] >= most else None
+
     def close(self) -> None:
         """Let the threads go."""
         for executor in (self._model, self._decoders):

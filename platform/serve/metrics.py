@@ -32,6 +32,11 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.refused = Counter(
+            "biomedray_refused", "Requests refused, by the code of the refusal", ("code",), registry=self.registry
+        )
+        self.in_flight = Gauge("biomedray_requests_in_flight", "Requests that are read, run or answered", registry=self.registry)
+        self.held_bytes = Gauge("biomedray_body_bytes_held", "Bytes of request bodies in memory", registry=self.registry)
         self.pending = Gauge("biomedray_pending_items", "Items that wait or run", ("kind",), registry=self.registry)
         self.index_rows = Gauge("biomedray_index_rows", "Rows of the index", registry=self.registry)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,13 +15,24 @@ from starlette.responses import JSONResponse
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _FIRST_SERVER_STATUS = 500
 
+REFUSAL = "biomedray.refusal"
+"""Key of a request's scope that holds the code of its refusal, for metrics and the log."""
+
 
 class Problem(HTTPException):
     """A refusal: status, one line for the caller, the field that caused it and a code for programs."""
 
-    def __init__(self, status: int, message: str, code: str, param: str | None = None, retry_after: float | None = None) -> None:
-        headers = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
-        super().__init__(status, message, headers)
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        wait = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
+        super().__init__(status, message, {**wait, **(headers or {})})
         self.code = code
         self.param = param
 
@@ -46,6 +57,7 @@ def answer_http(request: Request, error: Exception) -> JSONResponse:
         code, param, message = error.code, error.param, str(error.detail)
     else:
         code, param, message = _plain(error, request)
+    request.scope[REFUSAL] = code
     body = error_body(error.status_code, message, code, param, request_id)
     return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
 
@@ -55,6 +67,7 @@ def answer_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     request_id = str(request.scope.get("request_id", ""))
+    request.scope[REFUSAL] = str(first["type"])
     if first["type"] == "json_invalid":
         return JSONResponse(error_body(400, "the body is not valid JSON", "invalid_json", None, request_id), 400)
     param = param_path(first["loc"][1:]) or None

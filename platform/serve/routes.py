@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from biomedray.serve import metrics, schemas, static
+from biomedray.serve.access import Access, Gate
+from biomedray.serve.admission import busy
 from biomedray.serve.answers import Form, accepted_form, embeddings_answer
 from biomedray.serve.engine import Engine
 from biomedray.serve.guard import Guard
@@ -32,8 +35,12 @@ MODEL_ALIAS = "biomedray"  # whichever model is served: for callers that must na
 _RAW_TYPES = ("image/", "application/octet-stream")
 
 
-def create_app(served: Engine | Slot, send_request_id: bool = True) -> FastAPI:
-    """The whole HTTP service; ``send_request_id`` is off behind Ray Serve, whose proxy sends it."""
+def create_app(served: Engine | Slot, send_request_id: bool = True, access: Access | None = None) -> FastAPI:
+    """The whole HTTP service; ``send_request_id`` is off behind Ray Serve, whose proxy sends it.
+
+    Raises:
+        UserError: the keys of ``access`` can't be read.
+    """
     slot = served if isinstance(served, Slot) else Slot(served)
 
     @asynccontextmanager
@@ -49,7 +56,8 @@ def create_app(served: Engine | Slot, send_request_id: bool = True) -> FastAPI:
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(RequestValidationError, answer_validation)
     app.add_middleware(Leased, slot=slot)
-    app.add_middleware(Guard, limits=slot.limits, metrics=slot.metrics, send_request_id=send_request_id)
+    gate, room = Gate(access or Access(), slot.limits), partial(busy, slot)
+    app.add_middleware(Guard, limits=slot.limits, metrics=slot.metrics, gate=gate, busy=room, send_request_id=send_request_id)
     return app
 
 
