@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from biomedray.arguments import ConfigFile, Model, Out, Pairs, Quiet, Settings, SplitName, console, errors
 from biomedray.cli_evaluate import evaluate_app
+from biomedray.cli_serve import embed
 from biomedray.cli_tune import tune
 from biomedray.errors import UserError, WorkError
 from biomedray.options import (
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(tune)
+app.command()(embed)
 
 
 class ProxyName(StrEnum):
@@ -353,6 +355,12 @@ def serve(
     proxy: Annotated[
         ProxyName, typer.Option(help="What stands in front: HAProxy where Ray has it, or Ray's own in Python.")
     ] = ProxyName.AUTO,
+    keys: Annotated[
+        Path | None, typer.Option(help="API keys ('biomedray keys'); then every route but the probes wants one.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Items a second of each key, or of all callers together.")] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line on stderr for each request.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Let other machines ask without a key.")] = False,
     write_config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a config file for 'serve deploy' on a cluster instead of serving.")
     ] = None,
@@ -366,15 +374,17 @@ def serve(
     from biomedray.serve import serve as run
     from biomedray.serve import write_deploy_config
 
+    given = {"keys": keys and str(keys), "rate": rate, "access_log": access_log or None, "insecure": insecure or None}
+    settings = [f"access.{name}={json.dumps(value)}" for name, value in given.items() if value is not None] + (settings or [])
     if write_config is not None:
-        write_deploy_config(write_config, model, index, pairs, host, port, settings or [])
+        write_deploy_config(write_config, model, index, pairs, host, port, settings)
         console.print(f"{write_config}: set the environment that it names on every node, then: serve deploy {write_config}")
         return
 
     def ready(url: str) -> None:
         console.print(f"search page: [bold]{url}/[/bold]   API: {url}/docs   stop: Ctrl-C")
 
-    run(model, index, host, port, pairs=pairs, on_ready=ready, proxy=proxy.value, settings=settings or [])
+    run(model, index, host, port, pairs=pairs, on_ready=ready, proxy=proxy.value, settings=settings)
 
 
 @app.command()

@@ -85,6 +85,7 @@ def write_deploy_config(
     from biomedray.serve.app import ServeConfig
 
     config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings).placed()
+    config.access.check(host)
     content = deploy.deploy_config(config.resolved(), config.holding(), host, port, config.limits.request_seconds)
     deploy.write(path, content)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from biomedray.config import Config
+from biomedray.errors import UserError
 from biomedray.serve.keys import KeyRing
 from biomedray.serve.limits import Limits
 from biomedray.serve.origins import Origins
@@ -44,6 +46,20 @@ class Access(Config):
     """Origins whose pages may ask, as https://host:port; ``*`` is all."""
     access_log: bool = False
     """One JSON line for each request on the replica's stderr."""
+    insecure: bool = False
+    """Whether callers on other machines may ask without a key."""
+
+    def check(self, host: str) -> None:
+        """Look at the keys before anything starts.
+
+        Raises:
+            UserError: their file can't be read or holds none, or there are none though others can reach the host.
+        """
+        if self.keys is not None:
+            KeyRing(self.keys)
+        elif not self.insecure and not _is_loopback(host):
+            line = f"--host {host} lets other machines ask; give --keys FILE ('biomedray keys FILE --add LABEL'), or --insecure"
+            raise UserError(line)
 
 
 @dataclass(frozen=True)
@@ -120,6 +136,13 @@ class Gate:
             bucket = Bucket(rate, self._clock)
             self._buckets[label] = rate, bucket
         return bucket
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _secret(headers: Headers) -> str:

@@ -29,6 +29,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from biomedray import cluster
 from biomedray.config import Config
 from biomedray.errors import UserError, WorkError
+from biomedray.serve.access import Access
 from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
 from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
@@ -70,11 +71,15 @@ class ServeConfig(Config):
     """How often paths are looked at for another model or generation; 0 never."""
     limits: Limits = Limits()
     """Bounds of requests and queues."""
+    access: Access = Access()
+    """Keys, rates, origins and the access log."""
 
     def placed(self) -> ServeConfig:
         """With whole paths: replicas run in another folder."""
-        paths = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(self, name))}
+        paths: dict[str, Any] = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(self, name))}
         exists = Path(self.model).exists()
+        if self.access.keys is not None:
+            paths["access"] = self.access.model_copy(update={"keys": self.access.keys.resolve()})
         return self.model_copy(update={**paths, "model": str(Path(self.model).resolve() if exists else self.model)})
 
     def holding(self) -> Holding:
@@ -99,7 +104,7 @@ class Service:
     def __serve_build_asgi_app__(self) -> Any:
         from biomedray.serve.routes import create_app
 
-        return create_app(self._slot, send_request_id=False)
+        return create_app(self._slot, send_request_id=False, access=self._config.access)
 
     async def reconfigure(self, holding: dict[str, Any]) -> None:
         """Load what is to be served; called again by ``serve deploy`` when only ``user_config`` has changed."""
@@ -190,10 +195,11 @@ def serve(
     """Serve until Ctrl-C (``block``), or return the URL once requests are answered.
 
     Raises:
-        UserError: the model or the index can't be served, or the port is taken.
+        UserError: the model or the index can't be served, the port is taken, or others can reach it without a key.
         WorkError: the replica did not come up.
     """
     config = config.placed()
+    config.access.check(host)
     load(config.holding(), Place("cpu", config.limits)).engine.close()  # what is wrong is said here, not in a replica's log
     _check_port(host, port)
     cluster.start()
