@@ -90,7 +90,7 @@ def layer(module: Any, states: torch.Tensor, rows: Rows, site: int) -> torch.Ten
 def _last(module: Any, states: torch.Tensor, rows: Rows, site: int) -> torch.Tensor:
     """[n, l, D] -> [n, 1, D]: the first token after the layer."""
     own = module.attention.self
-    query = own.query(states[:, 0]).view(len(states), own.num_attention_heads, own.attention_head_size)
+    query = own.query(states[:, 0]).view(states.shape[0], own.num_attention_heads, own.attention_head_size)
     key, value = ((part.weight, part.bias) for part in (own.key, own.value))
     gathered = attend_first(states, query, key, value, rows.mask, _rate(own.dropout), rows.keys, site)
     return _rest(module, gathered[:, None], states[:, :1], rows, site)

@@ -94,7 +94,7 @@ def _embed(trunk: Any, pixels: torch.Tensor, keys: torch.Tensor | None) -> torch
     else:
         patches = trunk.patch_embed(pixels) + positions
     first = trunk.cls_token if trunk.no_embed_class else trunk.cls_token + trunk.pos_embed[:, :1]
-    return torch.cat([first.expand(len(patches), -1, -1), patches], dim=1)
+    return torch.cat([first.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
 def _embed_kept(convolution: Any, pixels: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
@@ -113,7 +113,7 @@ def _last(block: Any, tokens: torch.Tensor) -> torch.Tensor:
     own = block.attn
     normed = block.norm1(tokens)
     query, key, value = _projections(own.qkv)
-    asked = functional.linear(normed[:, 0], *query).view(len(tokens), own.num_heads, own.head_dim)
+    asked = functional.linear(normed[:, 0], *query).view(tokens.shape[0], own.num_heads, own.head_dim)
     gathered = attend_first(normed, asked, key, value, None, 0.0, None, 0)[:, None]
     first = tokens[:, :1] + block.ls1(own.proj_drop(own.proj(gathered)))
     result: torch.Tensor = first + block.ls2(block.mlp(block.norm2(first)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-from biomedray import pixels
-from biomedray.model import features, tokenizer, weights
+from biomedray.errors import UserError
+from biomedray.model import backends, precision, weights
+from biomedray.model.front import Front
+from biomedray.model.tokenizer import Tokenized
 
 Vectors = npt.NDArray[np.float32]
 
@@ -35,6 +36,10 @@ class Encoder:
     logit_scale: float
     """Factor on cosine similarities that turns them into logits."""
     device: str
+    precision: str
+    """What the towers compute in: float32 or bfloat16; vectors are normalised in float32."""
+    backend: str
+    """What computes them: torch or openvino."""
 
     def __init__(self, opened: weights.OpenedModel, name: str, device: str) -> None:
         clip: Any = opened.clip
@@ -43,22 +48,50 @@ class Encoder:
         self.embed_dim = int(opened.config["model_cfg"]["embed_dim"])
         self.fingerprint = opened.fingerprint
         self.logit_scale = float(clip.logit_scale.detach().exp().mean())
-        settings = eval_settings(opened)
-        self.image_size = side(settings)
+        self._front = Front(opened)
+        self.image_size = self._front.image_size
+        self.context_length = self._front.tokens.context_length
         self._clip = clip
-        self._tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(clip))
-        self.context_length = self._tokens.context_length
-        self._transform: Callable[[Any], torch.Tensor] = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        self._towers: backends.Backend = backends.Torch(clip, device)
+        self.precision, self.backend = "float32", "torch"
 
     @classmethod
-    def load(cls, spec: str | Path, device: str = "cpu") -> Encoder:
-        """Load a model folder, ``local-dir:FOLDER`` or ``hf-hub:org/name``.
+    def load(cls, spec: str | Path, device: str = "cpu", precision: str = "float32", backend: str = "torch") -> Encoder:
+        """Load a model folder, ``local-dir:FOLDER`` or ``hf-hub:org/name``; ``precision`` and ``backend`` as ``compute_in``.
 
         Raises:
-            UserError: the model is missing, incomplete or not one that open_clip can load.
+            UserError: the model is missing, incomplete or not one that open_clip can load; or as ``compute_in``.
         """
         name = str(spec).split(":", 1)[-1].rstrip("/").rsplit("/", 1)[-1]
-        return cls(weights.open_folder(spec, device), name, device)
+        encoder = cls(weights.open_folder(spec, device), name, device)
+        encoder.compute_in(precision, backend)
+        return encoder
+
+    def compute_in(self, wanted: str, backend: str = "torch") -> None:
+        """Compute in float32, in bfloat16, or (auto) in bfloat16 where the device has it; by torch or OpenVINO.
+
+        Vectors of a few pictures and texts are compared with those before. Where their cosine is below 0.999, ``auto`` stays
+        with float32 and logs a warning. Once in bfloat16 there is no way back.
+
+        Raises:
+            UserError: no such precision or backend, it is not installed, or the vectors differ.
+        """
+        half = precision.wanted(wanted, self.device)
+        backends.check(backend, self.device)
+        if not half and backend == "torch":
+            return
+        before = _probe(self._front, self._towers)
+        towers, undo = backends.open_towers(self._clip, self.device, backend, half, self._shape())
+        cosine = precision.lowest_cosine(before, _probe(self._front, towers))
+        if cosine >= precision.LEAST_COSINE:
+            self._towers, self.precision, self.backend = towers, "bfloat16" if half else "float32", backend
+            return
+        undo()
+        line = f"{self.name}: its vectors in {'bfloat16' if half else 'float32'} by {backend} have a cosine of {cosine:.4f}"
+        if wanted != "auto" or not half:
+            raise UserError(f"{line} to those in float32 by torch; use --precision float32 --backend torch")
+        logging.getLogger(__name__).warning("%s to those in float32, so it stays with float32", line)
+        self.compute_in("float32", backend)
 
     def preprocess(self, image: bytes | npt.NDArray[np.uint8]) -> torch.Tensor:
         """An image file's bytes, or its pixels -> [3, S, S] float32, exactly as open_clip's eval transform.
@@ -66,7 +99,19 @@ class Encoder:
         Raises:
             pixels.PixelError: it is no image.
         """
-        return self._transform(pixels.picture(image))
+        return self._front.preprocess(image)
+
+    def preprocess_uint8(self, image: bytes | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """As ``preprocess``, but [S, S, 3] before it is normalised: a quarter of the bytes, and ``encode_pixels`` takes it.
+
+        Raises:
+            pixels.PixelError: it is no image.
+        """
+        return self._front.preprocess_uint8(image)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
+        """Each text's token ids, and how many there were before any cut; several threads may call it at a time."""
+        return self._front.tokens.rows(texts)
 
     def encode_images(self, images: Sequence[bytes | npt.NDArray[np.uint8]]) -> Vectors:
         """N image files' bytes, or their pixels -> [n, D] float32 unit vectors.
@@ -78,38 +123,38 @@ class Encoder:
         return self._stack(self.encode_pixels(part) for part in parts)
 
     def encode_pixels(self, batch: torch.Tensor) -> Vectors:
-        """[n, 3, S, S] preprocessed pixels -> [n, D] float32 unit vectors."""
-        with torch.inference_mode():
-            return _numpy(features.image_features(self._clip, batch.to(self.device)))
+        """[n, 3, S, S] preprocessed pixels, or [n, S, S, 3] uint8 ones -> [n, D] float32 unit vectors."""
+        batch = batch.to(self.device)
+        return _numpy(self._towers.images(self._front.normalise(batch) if batch.dtype is torch.uint8 else batch))
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """N texts -> [n, D] float32 unit vectors; what exceeds the context is cut off."""
-        return self._stack(self._encode_tokens(self._tokens(batch)) for batch in _batches(texts))
+        return self._stack(_numpy(self._towers.texts(self._front.tokens(batch))) for batch in _batches(texts))
+
+    def encode_tokens(self, rows: Sequence[npt.NDArray[np.int64]]) -> Vectors:
+        """N texts' token ids, as ``tokenize`` gives them -> [n, D] float32 unit vectors."""
+        return self._stack(_numpy(self._towers.texts(self._front.tokens.stack(batch))) for batch in _batches(rows))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before any cut, the start and end marks included."""
-        return self._tokens.count(texts)
+        return self._front.tokens.count(texts)
 
-    def _encode_tokens(self, tokens: torch.Tensor) -> Vectors:
-        with torch.inference_mode():
-            return _numpy(features.text_features(self._clip, tokens.to(self.device)))
+    def _shape(self) -> tuple[int, int | None]:
+        return self.image_size, self._front.tokens.fixed_length
 
     def _stack(self, parts: Iterable[Vectors]) -> Vectors:
         return np.concatenate([np.zeros((0, self.embed_dim), np.float32), *parts])
 
 
-def eval_settings(opened: weights.OpenedModel) -> dict[str, Any]:
-    """The fields of open_clip's PreprocessCfg as the folder's configuration resolves them."""
-    clip: Any = opened.clip
-    settings = merge_preprocess_dict(PreprocessCfg(), opened.config.get("preprocess_cfg", {}))
-    settings["size"] = clip.visual.image_size
-    return asdict(PreprocessCfg(**settings))
-
-
-def side(settings: dict[str, Any]) -> int:
-    """Side in pixels of the square image that such settings make."""
-    size = settings["size"]
-    return int(size if isinstance(size, int) else size[0])
+def _probe(front: Front, towers: backends.Backend) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of a noisy and a smooth picture and of a short and a long text."""
+    size = front.image_size
+    noise = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(0, 255, size).to(torch.uint8)[:, None, None].expand(size, size, 3)
+    tokens = front.tokens(
+        ["chest radiograph", "Figure 2. CT of the abdomen: a lesion in the left lobe of the liver (arrow). " * 2]
+    )
+    return towers.images(front.normalise(torch.stack([noise, ramp]))).cpu(), towers.texts(tokens).cpu()
 
 
 def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
