@@ -1,67 +1,339 @@
-"""The search page in a real browser: a shared address searches, captions stay text, errors are said."""
+"""The search page in a real browser: what it asks and shows, by mouse and by keys; nothing leaves, nothing runs."""
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import uvicorn
 
 from biomedray.serve.engine import Engine
-from biomedray.serve.images import ImageStore
-from biomedray.serve.routes import create_app
-from biomedray.serve.search import SearchIndex
 
-from .conftest import FakeEncoder
+from .conftest import FakeEncoder, draw
+from .pages import HOSTILE, NEEDS_CHROMIUM, browsing, engine_of, make_index, serving, watched_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
+RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
 
 
 @pytest.fixture(scope="module")
-def url(index_folder: Path, encoder: FakeEncoder) -> Iterator[str]:
-    index = SearchIndex.open(index_folder, encoder.fingerprint)
-    listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Engine(encoder, index, ImageStore(index.generation)))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+def url(tmp_path_factory: pytest.TempPathFactory, encoder: FakeEncoder) -> Iterator[str]:
+    with serving(engine_of(make_index(tmp_path_factory.mktemp("page"), encoder), encoder)) as address:
+        yield address
 
 
-def dom(address: str, profile: Path) -> str:
-    """The page's document after its scripts have run."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={profile}", "--virtual-time-budget=8000", "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+@pytest.fixture(scope="module")
+def bare_url(encoder: FakeEncoder) -> Iterator[str]:
+    """A service without an index."""
+    with serving(Engine(encoder)) as address:
+        yield address
 
 
-def test_a_shared_address_searches(url: str, tmp_path: Path) -> None:
-    page = dom(f"{url}/?q=a+green+field&license=noncomm&k=12", tmp_path)
-    assert page.count('<article class="hit">') - 1 == 8  # one more stands in the template
-    assert "8 figures of 8 that pass the filters" in page
-    assert "&lt;b&gt;Not bold&lt;/b&gt;" in page
-    assert "24 figures, 2010" in page
-    assert 'href="https://doi.org/10.1234/abc.1"' in page
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing() as chromium:
+        yield chromium
 
 
-def test_an_unknown_figure_is_said(url: str, tmp_path: Path) -> None:
-    page = dom(f"{url}/?like=PMC9.1/none/0", tmp_path)
-    assert "This figure is not in the index." in page
-    assert page.count('<article class="hit">') == 1
+@pytest.fixture
+def opened(browser: Any, url: str) -> Iterator[Any]:
+    with watched_page(browser, url) as pair:
+        yield pair
 
 
-def test_the_route_list_is_made_from_the_description(url: str, tmp_path: Path) -> None:
-    page = dom(f"{url}/docs", tmp_path)
-    assert "/v1/embeddings/image" in page
-    assert "encoding_format" in page
+def status(page: Any, text: str, where: str = "#status") -> None:
+    """Wait until the status line says so."""
+    page.wait_for_function("([where, text]) => document.querySelector(where).textContent.includes(text)", arg=[where, text])
+
+
+def clipboard(page: Any) -> str:
+    page.wait_for_selector(".toast.up")
+    return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def shell(command: str) -> Any:
+    return json.loads(subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
+def test_a_typed_query_finds_figures_and_can_be_shared(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/")
+    assert page.inner_text(".caution") == "Research use only, not for diagnosis"
+    page.wait_for_function("() => document.getElementById('holdings').textContent === '60 figures, 2010\u20132019'")
+    page.fill("#q", "a green field")
+    page.press("#q", "Enter")
+    status(page, "24 figures of 60")
+    assert page.url.endswith("/?q=a+green+field")
+    assert watch.bodies("/v1/search") == [{"k": 24, "target": "figure", "filters": {}, "text": "a green field"}]
+    first = page.locator(".hit", has_text="number 1. ")
+    assert first.locator(".label").inner_text() == "Figure 1"
+    assert first.locator(".caption").inner_text() == "A green field, number 1. <b>Not bold</b>"
+    assert first.locator(".source").inner_text() == "Journal 1, 2011"
+    assert first.locator(".badge").inner_text() == "CC BY-NC"
+    assert first.locator(".doi").get_attribute("href") == "https://doi.org/10.1234/abc.1"
+    assert "similarity" in first.locator(".score").inner_text()
+    page.goto(page.url)
+    status(page, "24 figures of 60")
+    assert page.input_value("#q") == "a green field"
+
+
+def test_filters_change_the_answer_the_chips_and_the_address(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/?q=red")
+    status(page, "24 figures of 60")
+    page.click("#filters-button")
+    page.check("label:has-text('Non-commercial use only') input")
+    status(page, "20 figures of 20 that pass the filters")
+    page.fill("#f-from", "2015")
+    page.press("#f-from", "Enter")
+    status(page, "10 figures of 10 that pass")
+    page.fill("#f-journal", "Journal 1")
+    page.press("#f-journal", "Enter")
+    page.wait_for_selector(".chip:has-text('Journal 1')")
+    assert page.url.endswith("?q=red&from=2015&license=noncomm&journal=Journal+1")
+    assert watch.bodies("/v1/search")[-1]["filters"] == {"license_group": ["noncomm"], "journal": ["Journal 1"], "year_min": 2015}
+    assert set(page.locator(".badge").all_inner_texts()) == {"CC BY-NC"}
+    page.click("button:has-text('Clear all')")
+    status(page, "24 figures of 60")
+    page.go_back()
+    status(page, "10 figures of 10")
+    assert page.locator(".chip").count() == 3
+
+
+def test_filters_that_nothing_passes_say_what_to_do(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/?q=red&journal=No+such+journal")
+    page.wait_for_selector("#problem:has-text('No figure passes these filters')")
+    page.click("#problem button")
+    status(page, "24 figures of 60")
+
+
+def test_words_of_articles_stay_words(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/?q=red")
+    page.wait_for_selector(".plate")
+    hostile = page.locator(".hit", has_text="window.broken").first
+    assert hostile.locator(".caption").inner_text() == HOSTILE
+    assert hostile.locator(".title").inner_text() == "<b>Title</b>"
+    assert hostile.locator(".links a").count() == 0
+    hostile.locator(".plate").click()
+    assert page.locator("#larger .caption").inner_text() == HOSTILE
+    assert page.locator("#larger h2").inner_text() == "<u>Fig</u>"
+    assert page.evaluate("window.broken") is None
+    assert page.locator("main script, main i, main u, img[src='x'], [onerror]").count() == 0
+
+
+def test_the_keyboard_does_everything(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/")
+    page.keyboard.press("/")
+    page.keyboard.type("blue / red")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".plate")
+    assert page.input_value("#q") == "blue / red"
+    focused = "document.activeElement.closest('li')?.hit.pair_id"
+    order = page.evaluate("[...document.querySelectorAll('.hits > li')].map((item) => item.hit.pair_id)")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == order[1]
+    page.keyboard.press("End")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#larger[open]")
+    assert page.inner_text("#larger .place") == "2 of 24"
+    for _ in range(12):  # Tab goes round inside of the dialog
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || document.activeElement.closest('dialog') !== null")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#larger .place") == "3 of 24"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#larger:not([open])", state="hidden")
+    assert page.evaluate(focused) == order[2]
+    page.focus("#tab-search")
+    page.keyboard.press("ArrowRight")
+    assert page.is_visible("#zero-shot-panel")
+    page.keyboard.press("End")
+    assert page.is_visible("#proxy-panel")
+    assert page.url.endswith("?tab=proxy")
+
+
+def test_the_back_button_goes_back(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/")
+    page.click("text=western blot")
+    page.wait_for_selector(".plate")
+    page.fill("#q", "green")
+    page.click(".go >> visible=true")
+    page.wait_for_function("() => document.querySelector('.hit .caption')?.textContent.startsWith('A green')")
+    page.locator(".like").first.click()
+    page.wait_for_url("**/?like=PMC*")
+    page.wait_for_selector("#q-shown:has-text('Figures like')")
+    page.click("#tab-zero-shot")
+    page.go_back()
+    assert page.is_visible("#search-panel")
+    page.go_back()
+    page.wait_for_function("() => document.getElementById('q').value === 'green'")
+    page.go_back()
+    page.wait_for_function("() => document.getElementById('q').value === 'western blot'")
+    page.go_back()
+    page.wait_for_selector("#welcome", state="visible")
+    assert page.locator(".hit").count() == 0
+
+
+def test_an_image_is_searched_with_and_never_in_the_address(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/")
+    page.set_input_files("#q-file", RED)
+    page.wait_for_selector("#q-shown:has-text('mine.png')")
+    page.wait_for_selector(".plate")
+    assert page.locator(".hit .caption").first.inner_text().count("red") > 0
+    page.fill("#q", "green")
+    page.fill("#minus", "a blue field")
+    page.press("#minus", "Enter")
+    page.wait_for_url("**/?q=green&without=a+blue+field")
+    sent = watch.bodies("/v1/search")[-1]
+    assert (sent["text"], sent["minus"], sent["target"]) == ("green", "a blue field", "figure")
+    assert len(sent["image"]) > 100
+    page.go_back()
+    page.wait_for_function("() => document.getElementById('q').value === ''")
+    assert page.is_visible("#q-shown:has-text('mine.png')")  # this page's history knows it still
+    page.click("#q-shown button")
+    page.wait_for_selector("#welcome", state="visible")
+
+
+def test_images_are_dropped_and_pasted(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/")
+    page.evaluate(
+        """(bytes) => {
+          window.give = (kind) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+            dispatchEvent(kind === "drop"
+              ? new DragEvent("drop", { dataTransfer: files, cancelable: true })
+              : new ClipboardEvent("paste", { clipboardData: files, cancelable: true }));
+          };
+        }""",
+        list(draw((0, 0, 255))),
+    )
+    for kind in ("drop", "paste"):
+        page.evaluate("(kind) => window.give(kind)", kind)
+        page.wait_for_function("() => document.querySelector('.hit .caption')?.textContent.startsWith('A blue')")
+        page.click("#q-shown button")
+        page.wait_for_selector("#welcome", state="visible")
+
+
+def test_a_dicom_file_has_no_preview_and_is_sent_whole(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/")
+    file = {"name": "IM0001", "mimeType": "", "buffer": bytes(128) + b"DICM" + bytes(40)}
+    page.set_input_files("#q-file", file)
+    page.wait_for_selector("#q-shown:has-text('no preview')")
+    page.wait_for_selector("#problem:visible")
+    assert base64.b64decode(watch.bodies("/v1/search")[0]["image"]) == file["buffer"]
+
+
+def test_more_figures_are_added_and_focused(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/?q=red")
+    status(page, "24 figures of 60")
+    page.click("#more")
+    status(page, "48 figures of 60")
+    assert page.url.endswith("?q=red&n=48")
+    assert page.evaluate("[...document.querySelectorAll('.plate')].indexOf(document.activeElement)") == 24
+    page.click("#more")
+    status(page, "60 figures of 60")
+    assert page.is_hidden("#more")
+    assert len(set(page.evaluate("[...document.querySelectorAll('.hits > li')].map((item) => item.hit.pair_id)"))) == 60
+
+
+def test_a_long_caption_opens(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/?q=red")
+    long = page.locator(".hit", has_text="described at length").first
+    assert long.locator(".expand").get_attribute("aria-expanded") == "false"
+    before = long.locator(".caption").bounding_box()["height"]
+    long.locator(".expand").click()
+    assert long.locator(".caption").bounding_box()["height"] > before
+    assert long.locator(".expand").inner_text() == "Show less"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_what_is_copied_works_in_a_terminal(opened: Any, tmp_path: Path) -> None:
+    page, _ = opened
+    page.goto("/?q=a+%22red%22+field%27s+100+%25&license=comm")
+    page.wait_for_selector(".plate")
+    page.click("#tools >> text=curl")
+    found = shell(clipboard(page))
+    assert found["hits"][0]["pair_id"] == page.evaluate("document.querySelector('.hits > li').hit.pair_id")
+    page.set_input_files("#q-file", RED)
+    page.wait_for_selector("#mix-field:visible")
+    status(page, "that pass")
+    page.wait_for_selector("#tools:visible")
+    page.wait_for_selector(".toast:not(.up)")
+    page.click("#tools >> text=curl")
+    (tmp_path / "IMAGE").write_bytes(RED["buffer"])
+    command = clipboard(page)
+    assert len(command) < 600
+    assert shell(f"cd {tmp_path} && {command}")["hits"][0]["score"] > 0.5
+    page.wait_for_selector(".toast:not(.up)")
+    page.locator(".cite").first.click()
+    assert "On red figures" in clipboard(page) or "Title" in clipboard(page)
+
+
+def test_zero_shot_shows_shares_as_text(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/?tab=zero-shot&label=red&label=green&label=blue&template=a+{}+picture")
+    page.set_input_files("#z-picker-file", RED)
+    status(page, "Nearest: red", "#z-status")
+    assert page.locator(".bars .name").all_inner_texts()[0] == "red"
+    values = [float(text.split("%")[0]) for text in page.locator(".bars .value").all_inner_texts()]
+    assert sum(values) == pytest.approx(100, abs=0.3)
+    assert watch.bodies("/v1/classify")[0]["templates"] == ["a {} picture"]
+    page.fill("#labels", "red")
+    page.click("text=Classify >> visible=true")
+    page.wait_for_selector("#z-problem:has-text('at least two labels')")
+
+
+def test_a_figure_of_the_index_can_be_classified(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/?q=green")
+    page.locator(".plate").first.click()
+    page.click("#larger >> text=Classify it")
+    status(page, "Nearest:", "#z-status")
+    assert page.url.endswith("?tab=zero-shot")
+
+
+def test_without_an_index_zero_shot_still_works(browser: Any, bare_url: str) -> None:
+    with watched_page(browser, bare_url) as (page, _):
+        page.goto("/?q=red")
+        page.wait_for_selector("#alone:has-text('no index')")
+        page.click("#alone button")
+        page.set_input_files("#z-picker-file", RED)
+        status(page, "Nearest:", "#z-status")
+
+
+def test_the_colours_can_be_switched_and_stay(browser: Any, url: str) -> None:
+    with watched_page(browser, url, color_scheme="light") as (page, _):
+        page.goto("/")
+        ground = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(ground)
+        page.click("#theme")
+        dark = page.evaluate(ground)
+        assert dark != light
+        page.reload()
+        assert page.evaluate(ground) == dark
+        assert page.get_attribute("#theme", "aria-pressed") == "true"
+
+
+def test_the_route_list_is_made_from_the_description(opened: Any) -> None:
+    page, _ = opened
+    page.goto("/docs")
+    page.wait_for_selector("h2:has-text('/v1/embeddings/image')")
+    assert page.locator("text=encoding_format").count() > 0

@@ -8,11 +8,12 @@ export const LICENSES = {
   other: "Other or unknown licence",
 };
 const SPLITS = { train: "Training", val: "Validation", test: "Test" };
+const KINDS = { single: "Single picture", panels: "Several panels", chart: "Chart" };
 const GROUPS = [
   // [name in the address, facet and filter of the service, heading, words for a value]
   ["license", "license_group", "Licence", (value) => LICENSES[value] ?? value],
   ["type", "article_type", "Article type", spoken],
-  ["kind", "image_kind", "Image kind", spoken],
+  ["kind", "image_kind", "Image kind", (value) => KINDS[value] ?? spoken(value)],
   ["split", "split", "Split of the data", (value) => SPLITS[value] ?? value],
 ];
 const EMPTY = { license: [], journal: [], type: [], kind: [], split: [], from: "", to: "" };

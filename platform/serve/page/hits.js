@@ -50,7 +50,7 @@ export function card(hit, { larger, like }) {
   part("source").textContent = sourceOf(hit);
   badge(part("badge"), hit);
   linkArticle(part, hit);
-  part("cite").setAttribute("aria-label", `Copy the citation of ${label}, ${articleOf(hit)}`);
+  part("cite").setAttribute("aria-label", `Cite ${label}, ${articleOf(hit)}`);
   part("cite").addEventListener("click", () => copy(citationOf(hit), "Citation"));
   part("like").setAttribute("aria-label", `More like this: ${label}, ${articleOf(hit)}`);
   part("like").addEventListener("click", () => like(hit));

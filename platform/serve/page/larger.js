@@ -61,7 +61,10 @@ function draw(item) {
 function drawFigure(frame, hit) {
   const image = frame.querySelector("img");
   image.alt = labelOf(hit);
-  if (hit.image.width) Object.assign(image, { width: hit.image.width, height: hit.image.height });
+  if (hit.image.width) {
+    Object.assign(image, { width: hit.image.width, height: hit.image.height });
+    image.style.maxWidth = `${2 * hit.image.width}px`; // a small figure is not blown up beyond reason
+  }
   image.addEventListener("error", () => frame.classList.add("lost"));
   image.src = `${hit.image.url}?size=${SIZE}`;
   frame.firstElementChild.href = hit.image.url;

@@ -81,6 +81,7 @@ function proxy(found) {
   const name = (found.fig_label || "Figure").replace(/[.:\s]+$/, "");
   const image = make("img", { alt: `${name} of ${found.citation ?? found.pair_id}`, src: found.image.thumbnail, loading: "lazy" });
   const plate = make("a", { className: "plate", href: found.image.url, target: "_blank", rel: "noopener" }, image);
+  plate.setAttribute("aria-label", `${image.alt}, in a new tab`);
   image.addEventListener("error", () => plate.classList.add("lost"));
   const mark = make("span", { className: "badge" });
   badge(mark, found);

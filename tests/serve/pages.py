@@ -1,0 +1,110 @@
+"""The service in a thread and the page in a real browser, for the tests of the search page.
+
+Playwright's sync interface keeps an event loop running in its thread, so a browser is a module's and not
+the session's: tests of other modules call asyncio.run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from biomedray.serve.engine import Engine
+from biomedray.serve.images import ImageStore
+from biomedray.serve.routes import create_app
+from biomedray.serve.search import SearchIndex
+
+from .conftest import FakeEncoder, pair_row, write_index, write_pairs
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+HOSTILE = '<img src="x" onerror="window.broken=1"><script>window.broken=1</script> A red field'
+LONG = "A red field that is described at length. " * 20
+PATIENCE = 15_000  # ms; the machine may be busy with other tests
+
+
+def make_index(folder: Path, encoder: FakeEncoder) -> Path:
+    """60 pairs; the first three are red ones whose words want to be markup, scripts and addresses of scripts."""
+    rows = [pair_row(number) for number in range(60)]
+    hostile = {"caption": HOSTILE, "article_title": "<b>Title</b>", "journal": "<i>Journal</i>", "fig_label": "<u>Fig</u>"}
+    rows[0] |= hostile | {"doi": "javascript:window.broken=1", "pmcid": "PMC1<script>"}
+    rows[4] |= {"caption": LONG}
+    rows[8] |= {"fig_label": None, "journal": None, "year": None, "doi": None, "article_title": None}
+    return write_index(folder / "index", write_pairs(folder / "pairs", rows), encoder)
+
+
+def engine_of(index_folder: Path, encoder: FakeEncoder) -> Engine:
+    index = SearchIndex.open(index_folder, encoder.fingerprint)
+    return Engine(encoder, index, ImageStore(index.generation))
+
+
+@contextmanager
+def serving(engine: Engine) -> Iterator[str]:
+    """The plain application on a free port; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def browsing() -> Iterator[Any]:
+    """A Chromium under Playwright's control."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Watch:
+    """What a page must never do: ask another host, break its own policy, throw."""
+
+    def __init__(self, page: Any, origin: str) -> None:
+        self.requests: list[Any] = []
+        self.faults: list[str] = []
+        self._origin = origin
+        page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108  # Playwright marks the function that it is given
+        page.on("console", lambda message: self._note(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+
+    def _note(self, text: str) -> None:
+        if "Content Security Policy" in text:
+            self.faults.append(text)
+
+    def check(self) -> None:
+        addresses = [request.url for request in self.requests]
+        assert [url for url in addresses if not url.startswith((f"{self._origin}/", "data:", f"blob:{self._origin}/"))] == []
+        assert self.faults == []
+
+    def bodies(self, route: str) -> list[Any]:
+        """The JSON bodies that were sent to a route."""
+        return [request.post_data_json for request in self.requests if request.url.endswith(route) and request.method == "POST"]
+
+
+@contextmanager
+def watched_page(browser: Any, url: str, **options: Any) -> Iterator[tuple[Any, Watch]]:
+    """A page of its own context; what it asked for is checked at the end."""
+    context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"], **options)
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    watch = Watch(page, url)
+    yield page, watch
+    watch.check()
+    context.close()
