@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from biomedray.arguments import ConfigFile, Model, Out, Pairs, Quiet, Settings, SplitName, console, errors
 from biomedray.cli_evaluate import evaluate_app
+from biomedray.cli_keys import keys as keys_command
 from biomedray.cli_serve import embed
 from biomedray.cli_tune import tune
 from biomedray.errors import UserError, WorkError
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(tune)
 app.command()(embed)
+app.command("keys")(keys_command)
 
 
 class ProxyName(StrEnum):
