@@ -44,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 _MAX_ONGOING = 4096
 _MAX_QUEUED = 4096
 _READY_SECONDS = 300.0
+_DRAIN_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0
 # Ray's access log would write the queries of shared page addresses, and costs more than a small request does.
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray gives a new proxy five seconds to answer and then kills it; a machine that is still busy with its pipeline needs longer.
@@ -115,6 +117,10 @@ class Service:
         else:
             # Serve sends no request here before this returns, so the other model is loaded beside the requests.
             self._start(self._try())
+
+    async def drain(self, seconds: float) -> int:
+        """Refuse new requests and wait for those that run; how many still run after ``seconds``."""
+        return await self._slot.drain(seconds)
 
     async def check_health(self) -> None:
         """Serve restarts the replica after three failures in a row."""
@@ -226,8 +232,14 @@ def _start(options: HTTPOptions) -> None:
     )
 
 
-def stop() -> None:
-    """Take the service down; the Ray cluster stays."""
+def stop(drain_seconds: float = _DRAIN_SECONDS) -> None:
+    """Take the service down; the Ray cluster stays. What runs is answered first, within ``drain_seconds``.
+
+    Serve's own shutdown takes the proxies away at once, and with them the answers of requests that still run.
+    """
+    with contextlib.suppress(Exception):  # there may be no replica, or none that answers: then nothing has to be waited for
+        handle: Any = ray_serve.get_app_handle(APP_NAME)
+        handle.broadcast("drain", drain_seconds).results(timeout_s=drain_seconds + _PATIENCE_SECONDS)
     ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
 
 

@@ -7,8 +7,10 @@ a small script rewrites those two lines before HAProxy reads them, and the files
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -26,7 +28,11 @@ _DRAIN_SECONDS = "5"
 
 _SCRIPT = """#!/bin/sh
 # Ray's template binds statistics and metrics to all interfaces; they belong to this machine alone.
-sed -i -e 's/^\\( *bind \\)\\*:/\\1127.0.0.1:/' -e 's/^\\( *bind \\):/\\1127.0.0.1:/' {config}
+before=
+for word; do
+  [ "$before" = -f ] && sed -i -e 's/^\\( *bind \\)\\*:/\\1127.0.0.1:/' -e 's/^\\( *bind \\):/\\1127.0.0.1:/' "$word"
+  before=$word
+done
 exec {binary} "$@"
 """
 
@@ -60,13 +66,13 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
     """Ray's settings of an HAProxy of one machine, whose files lie in ``folder``; writes the script into it."""
     program = binary()
     assert program is not None
-    config, script = folder / "haproxy.cfg", folder / "haproxy.sh"
-    write_atomic(script, _SCRIPT.format(config=shlex.quote(str(config)), binary=shlex.quote(program)))
+    script = folder / "haproxy.sh"
+    write_atomic(script, _SCRIPT.format(binary=shlex.quote(program)))
     script.chmod(0o700)
     return {
         ENABLE: "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(config),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
@@ -92,7 +98,9 @@ def prepare(proxy: Proxy) -> None:
     if not choose(proxy):
         os.environ.pop(ENABLE, None)
         return
-    folder = Path(tempfile.mkdtemp(prefix="biomedray-haproxy-"))
+    # A short path: HAProxy takes sockets of at most 97 characters, of which Ray's own names use 70.
+    folder = Path(tempfile.mkdtemp(prefix="br-", dir="/tmp"))  # made by mkdtemp, for this user alone
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, value in environment(folder, min(4, os.cpu_count() or 1)).items():
         os.environ.setdefault(name, value)
 

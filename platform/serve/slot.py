@@ -5,18 +5,25 @@ request -> lease of the engine of that moment -> answer -> lease back; an engine
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from biomedray.serve.access import PROBES
 from biomedray.serve.engine import Engine
 from biomedray.serve.limits import Limits
 from biomedray.serve.metrics import Metrics
+from biomedray.serve.problems import Problem
 
 ENGINE = "biomedray.engine"
 """Key of a request's scope that holds its engine, or None while there is none."""
+
+
+_LOOK_SECONDS = 0.02
 
 
 class Slot:
@@ -25,6 +32,8 @@ class Slot:
     def __init__(self, engine: Engine | None = None, limits: Limits | None = None, metrics: Metrics | None = None) -> None:
         self.limits = engine.limits if engine else limits or Limits()
         self.metrics = engine.metrics if engine else metrics or Metrics()
+        self.draining = False
+        """Whether new requests are refused, because the service is going down."""
         self.trouble: str | None = None
         """Why the last attempt to put another engine in failed, in one line without paths."""
         self._engine = engine
@@ -63,6 +72,18 @@ class Slot:
             if engine is not self._engine:
                 self._let_go()
 
+    def busy(self) -> int:
+        """Requests that hold an engine at this moment."""
+        return self._leases.total()
+
+    async def drain(self, seconds: float) -> int:
+        """Refuse what comes from now on and wait, ``seconds`` at most, for what runs; returns what still runs then."""
+        self.draining = True
+        until = time.monotonic() + seconds
+        while self.busy() and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.busy()
+
     def close(self) -> None:
         """Close every engine."""
         self._engine = None
@@ -80,17 +101,23 @@ class Slot:
 
 
 class Leased:
-    """ASGI middleware: each HTTP request holds the engine of the moment at which it came."""
+    """ASGI middleware: each HTTP request holds the engine of the moment at which it came; Guard stands before it."""
 
     def __init__(self, app: ASGIApp, slot: Slot) -> None:
         self._app = app
         self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+        """Serve one connection.
+
+        Raises:
+            Problem: 503, the service is going down.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._slot.draining and scope["path"] not in PROBES:
+            raise Problem(503, "the service is going down", "going_down", retry_after=1)
         with self._slot.lease() as engine:
             scope[ENGINE] = engine
             await self._app(scope, receive, send)
