@@ -79,18 +79,27 @@ class Watch:
     def __init__(self, page: Any, origin: str) -> None:
         self.requests: list[Any] = []
         self.faults: list[str] = []
+        self._page = page
         self._origin = origin
-        page.on("request", lambda request: self.requests.append(request))  # noqa: PLW0108  # Playwright marks the function that it is given
-        page.on("console", lambda message: self._note(message.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self._ears = {"request": self._hear, "console": self._note, "pageerror": self._fail}
+        for event, ear in self._ears.items():
+            page.on(event, ear)
 
-    def _note(self, text: str) -> None:
-        if "Content Security Policy" in text:
-            self.faults.append(text)
+    def _hear(self, request: Any) -> None:
+        self.requests.append(request)
+
+    def _note(self, message: Any) -> None:
+        if "Content Security Policy" in message.text:
+            self.faults.append(message.text)
+
+    def _fail(self, error: Any) -> None:
+        self.faults.append(str(error))
 
     def check(self) -> None:
-        addresses = [request.url for request in self.requests]
-        assert [url for url in addresses if not url.startswith((f"{self._origin}/", "data:", f"blob:{self._origin}/"))] == []
+        for event, ear in self._ears.items():
+            self._page.remove_listener(event, ear)
+        own = (f"{self._origin}/", f"blob:{self._origin}/", "data:")
+        assert [request.url for request in self.requests if not request.url.startswith(own)] == []
         assert self.faults == []
 
     def bodies(self, route: str) -> list[Any]:
@@ -99,12 +108,18 @@ class Watch:
 
 
 @contextmanager
-def watched_page(browser: Any, url: str, **options: Any) -> Iterator[tuple[Any, Watch]]:
-    """A page of its own context; what it asked for is checked at the end."""
+def new_page(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    """A page of its own context."""
     context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"], **options)
     context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    watch = Watch(page, url)
-    yield page, watch
-    watch.check()
+    yield context.new_page()
     context.close()
+
+
+@contextmanager
+def watched(page: Any, url: str) -> Iterator[Watch]:
+    """A page that is listened to; what it has done is checked at the end."""
+    watch = Watch(page, url)
+    yield watch
+    page.unroute_all(behavior="ignoreErrors")
+    watch.check()

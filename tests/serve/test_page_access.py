@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .conftest import FakeEncoder, draw
-from .pages import NEEDS_CHROMIUM, browsing, engine_of, make_index, serving, watched_page
+from .pages import NEEDS_CHROMIUM, browsing, engine_of, make_index, new_page, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
@@ -146,7 +146,7 @@ STATES = [empty, found, larger, refused, named, replaced, routes]
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_and_everything_has_a_name(browser: Any, url: str, scheme: str) -> None:
-    with watched_page(browser, url, color_scheme=scheme, reduced_motion="reduce") as (page, _):
+    with new_page(browser, url, color_scheme=scheme, reduced_motion="reduce") as page, watched(page, url):
         for state in STATES:
             state(page)
             contrast = page.evaluate(CONTRAST)
@@ -156,7 +156,7 @@ def test_text_stands_out_and_everything_has_a_name(browser: Any, url: str, schem
 
 
 def test_a_page_that_is_hard_to_read_would_be_noticed(browser: Any, url: str) -> None:
-    with watched_page(browser, url) as (page, _):
+    with new_page(browser, url) as page:
         empty(page)
         page.evaluate("document.querySelector('.lede').style.color = '#ccc'")
         page.evaluate("document.getElementById('theme').replaceChildren()")
@@ -170,9 +170,9 @@ def overflow(page: Any) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-@pytest.mark.parametrize("width", [360, 320])  # a phone; 1280 pixels at 400 % (1.4.10)
+@pytest.mark.parametrize("width", [360, pytest.param(320, marks=pytest.mark.heavy)])  # a phone; 1280 pixels at 400 % (1.4.10)
 def test_narrow_screens_scroll_one_way_and_can_be_tapped(browser: Any, url: str, width: int) -> None:
-    with watched_page(browser, url, viewport={"width": width, "height": 640}, reduced_motion="reduce") as (page, _):
+    with new_page(browser, url, viewport={"width": width, "height": 640}, reduced_motion="reduce") as page:
         for state in STATES[:-1]:
             state(page)
             assert overflow(page) == 0, state.__name__
@@ -183,7 +183,7 @@ def test_narrow_screens_scroll_one_way_and_can_be_tapped(browser: Any, url: str,
 
 
 def test_landmarks_and_live_regions(browser: Any, url: str) -> None:
-    with watched_page(browser, url) as (page, _):
+    with new_page(browser, url) as page:
         page.goto("/")
         page.keyboard.press("Tab")
         assert page.inner_text(":focus") == "Skip to the content"
@@ -214,7 +214,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", STATES, ids=lambda state: str(state.__name__))
 def test_axe_finds_nothing(browser: Any, url: str, axe: str, state: Callable[[Any], None], scheme: str) -> None:
-    with watched_page(browser, url, color_scheme=scheme, reduced_motion="reduce") as (page, _):
+    with new_page(browser, url, color_scheme=scheme, reduced_motion="reduce") as page, watched(page, url):
         state(page)
         page.evaluate(axe)
         tags = json.dumps({"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})

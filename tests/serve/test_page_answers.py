@@ -11,7 +11,7 @@ import pytest
 from biomedray.serve.engine import Engine
 
 from .conftest import FakeEncoder, draw
-from .pages import NEEDS_CHROMIUM, browsing, serving, watched_page
+from .pages import NEEDS_CHROMIUM, browsing, new_page, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
@@ -56,12 +56,18 @@ def browser() -> Iterator[Any]:
         yield chromium
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any, url: str) -> Iterator[Any]:
+    with new_page(browser, url) as page:
+        yield page
+
+
 @pytest.fixture
-def opened(browser: Any, url: str) -> Iterator[Any]:
-    with watched_page(browser, url) as (page, watch):
+def opened(tab: Any, url: str) -> Iterator[Any]:
+    with watched(tab, url) as watch:
         about = {"index": {"rows": 7, "facets": FACETS}, "limits": {"image_bytes": 10_000_000, "k": 1000}}
-        page.route("**/v1/info", lambda route: route.fulfill(json=about))
-        yield page, watch
+        tab.route("**/v1/info", lambda route: route.fulfill(json=about))
+        yield tab, watch
 
 
 def answers(page: Any, where: str, *given: tuple[int, Any, dict[str, str]]) -> None:
