@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
-from biomedray.arguments import ConfigFile, Model, Out, Pairs, Quiet, Settings, SplitName, console, errors
+from biomedray.arguments import ConfigFile, Out, Pairs, Quiet, Settings, SplitName, console, errors
 from biomedray.cli_evaluate import evaluate_app
+from biomedray.cli_index import index as index_command
 from biomedray.cli_keys import keys as keys_command
 from biomedray.cli_serve import embed
 from biomedray.cli_tune import tune
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(tune)
 app.command()(embed)
+app.command("index")(index_command)
 app.command("keys")(keys_command)
 
 
@@ -322,22 +324,6 @@ def export(
     _show(out, manifest.counts)
     if options := manifest.details.get("open_clip"):
         console.print(f"open_clip_train, in {out}: {options}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def index(
-    pairs: Pairs,
-    model: Model,
-    out: Out,
-    split: Annotated[list[SplitName] | None, typer.Option(help="Which splits; all when not given.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Embed the pairs and build the search index that 'biomedray serve' reads."""
-    from biomedray.records import SPLITS
-    from biomedray.serve import build_index
-
-    manifest = build_index(pairs, model, out, tuple(s.value for s in split) if split else SPLITS, progress=not quiet)
-    _show(out, manifest.counts)
 
 
 @app.command()

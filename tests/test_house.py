@@ -30,7 +30,7 @@ LEVELS = [
     {"tune", "serve"},
     {"report"},
     {"demo"},
-    {"cli_evaluate", "cli_keys", "cli_serve", "cli_tune"},
+    {"cli_evaluate", "cli_index", "cli_keys", "cli_serve", "cli_tune"},
     {"cli"},
 ]
 # The one file of each room that knows Ray; 'cluster' is the only one that starts it.

@@ -19,11 +19,21 @@ from biomedray.artifacts import Manifest
 from biomedray.records import SPLITS, Split
 from biomedray.serve.haproxy import Proxy
 
-__all__ = ["build_index", "serve", "stop", "write_deploy_config"]
+__all__ = ["add_to_index", "build_index", "serve", "stop", "write_deploy_config"]
 
 
-def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Split] = SPLITS, progress: bool = True) -> Manifest:
+def build_index(
+    pairs: Path,
+    model: str | Path,
+    out: Path,
+    splits: Sequence[Split] = SPLITS,
+    progress: bool = True,
+    layout: str = "auto",
+    shards: int = 1,
+) -> Manifest:
     """Make the index artifact ``out`` of the pairs of ``splits``, searchable by figure and by caption.
+
+    ``layout`` is flat, rabitq, sq8 or, by size, auto; ``shards`` the parts that several actors may hold.
 
     Raises:
         UserError: an input is no such artifact, the splits hold no pair, or ``out`` is taken.
@@ -31,7 +41,31 @@ def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Spli
     """
     from biomedray.serve import index
 
-    return index.build_index(pairs, model, out, splits, progress)
+    return index.build_index(pairs, model, out, index.Settings(tuple(splits), layout, shards), progress)
+
+
+def add_to_index(
+    pairs: Path,
+    model: str | Path,
+    out: Path,
+    splits: Sequence[Split] = SPLITS,
+    progress: bool = True,
+    withdraw: Sequence[str] = (),
+    compact: bool = False,
+    layout: str = "auto",
+) -> Manifest:
+    """Bring an index up to a newer or further pairs artifact; only what it does not have is embedded.
+
+    ``withdraw`` names articles (PMCIDs, or files of them) that are never shown again; ``compact`` writes everything afresh.
+
+    Raises:
+        UserError: an input is no such artifact, the model is not the index's, or an article's id is none.
+        WorkError: the embeddings and the pairs do not name the same rows.
+    """
+    from biomedray.serve import index
+
+    update = index.Update(tuple(withdraw), compact)
+    return index.add_to_index(pairs, model, out, index.Settings(tuple(splits), layout), update, progress)
 
 
 def serve(

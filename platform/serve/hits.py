@@ -9,8 +9,25 @@ from urllib.parse import quote
 from biomedray.serve.search import Hit
 
 THUMBNAIL = 320
-PROXY_NOTE = "These are published figures that resemble the image. A proxy is not a de-identified copy of it, and is not evidence about a patient."
+PROXY_NOTE = (
+    "These are published figures that resemble the image. "
+    "A proxy is not a de-identified copy of it, and is not evidence about a patient."
+)
 """What comes with every answer of a proxy search."""
+_SHOWN = (
+    "fig_label",
+    "panel_label",
+    "article_title",
+    "journal",
+    "year",
+    "article_type",
+    "license_group",
+    "pmcid",
+    "version",
+    "doi",
+    "image_kind",
+    "split",
+)
 _PMCID = re.compile(r"PMC\d{1,12}")
 _DOI = re.compile(r"10\.\d{4,9}/\S{1,300}")
 
@@ -19,14 +36,15 @@ def hit_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
     """schemas.HitAnswer of a hit; ``root`` is the path under which the service is mounted."""
     record = hit.record
     url = f"{root}/v1/images/{quote(record['pair_id'], safe='/')}"
-    shown = ("fig_label", "article_title", "journal", "year", "article_type", "license_group", "pmcid", "version", "doi", "split")
     return {
         "rank": rank,
         "pair_id": record["pair_id"],
         "score": round(hit.score, 6),
+        "percentile": hit.percentile,
         "caption": record["caption"],
-        **{name: record[name] for name in shown},
+        **{name: record[name] for name in _SHOWN},
         "license": record["license_code"],
+        "citation": citation(record),
         "links": {"pmc": pmc_link(record["pmcid"]), "doi": doi_link(record["doi"])},
         "image": {
             "url": url,
@@ -49,6 +67,13 @@ def no_proxy(best: float, wanted: float | None) -> str:
     if wanted is None:
         return "No public figure passes these filters."
     return f"No good proxy: the nearest public figure that passes the filters has a similarity of {best:.3f}, below {wanted:g}."
+
+
+def citation(record: dict[str, Any]) -> str:
+    """One plain line by which the article is found; pairs hold no authors."""
+    doi = record["doi"] if doi_link(record["doi"]) else None
+    parts = (record["article_title"], record["journal"], record["year"], f"doi:{doi}" if doi else record["pmcid"])
+    return " ".join(f"{' '.join(str(part).split()).rstrip('.')}." for part in parts if part)
 
 
 def pmc_link(pmcid: str) -> str | None:

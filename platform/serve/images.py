@@ -19,7 +19,7 @@ from PIL import Image
 from biomedray import pixels
 from biomedray.artifacts import MANIFEST, manifest_fingerprint, read_manifest
 from biomedray.errors import UserError
-from biomedray.serve.generation import Generation
+from biomedray.serve.generation import Generation, Source
 
 _LOG = logging.getLogger(__name__)
 _CACHE_BYTES = 64 * 1024 * 1024
@@ -58,14 +58,16 @@ class ImageStore:
         """
         if pairs is not None:
             read_manifest(pairs, "pairs")
-            if manifest_fingerprint(pairs) != generation.pairs_fingerprint:
+            if manifest_fingerprint(pairs) not in {source.fingerprint for source in generation.sources}:
                 raise UserError(f"{pairs}: not the pairs artifact that the index was made of; name that one")
-        uri = generation.pairs_uri if pairs is None else pairs.resolve().as_uri()
-        self._files, self._root = pafs.FileSystem.from_uri(uri)
+        self._places = [_Place(_moved(source, pairs)) for source in generation.sources]
         self._cache = _ByteCache(_CACHE_BYTES)
-        self.available = self._matches(generation.pairs_fingerprint)
-        if not self.available:
-            _LOG.warning("%s: the index's pairs artifact is not there; figures are not served (name it with --pairs)", uri)
+        self.available = any(place.available for place in self._places)
+        for place in self._places:
+            if not place.available:
+                _LOG.warning(
+                    "%s: the index's pairs are not there; their figures are not served (name it with --pairs)", place.uri
+                )
 
     def original(self, record: dict[str, Any]) -> Picture:
         """The image file of a metadata record as the article has it.
@@ -93,18 +95,12 @@ class ImageStore:
         self._cache.put(key, data)
         return _picture(data, "image/jpeg")
 
-    def _matches(self, fingerprint: str) -> bool:
-        try:
-            with self._files.open_input_stream(f"{self._root}/{MANIFEST}") as stream:
-                return hashlib.sha256(stream.read()).hexdigest()[:16] == fingerprint
-        except (OSError, pa.ArrowException):
-            return False
-
     def _read(self, record: dict[str, Any]) -> bytes:
-        if not self.available:
+        place = self._places[record["source"]]
+        if not place.available:
             raise ImageUnavailableError("the pairs artifact of this index is not at hand")
         try:
-            with pq.ParquetFile(f"{self._root}/{record['file']}", filesystem=self._files, memory_map=True) as file:
+            with pq.ParquetFile(f"{place.root}/{record['file']}", filesystem=place.files, memory_map=True) as file:
                 table = file.read_row_group(record["row_group"], columns=["pair_id", "image"])
         except (OSError, pa.ArrowException):
             raise ImageUnavailableError("the figure can't be read from the pairs artifact") from None
@@ -112,6 +108,29 @@ class ImageStore:
         if table["pair_id"][row].as_py() != record["pair_id"]:
             raise ImageUnavailableError("the pairs artifact has changed since the index was made")
         return bytes(table["image"][row].as_py())
+
+
+class _Place:
+    """A pairs artifact that figures are read from."""
+
+    def __init__(self, source: Source) -> None:
+        self.uri = source.uri
+        self.files, self.root = pafs.FileSystem.from_uri(source.uri)
+        self.available = self._matches(source.fingerprint)
+
+    def _matches(self, fingerprint: str) -> bool:
+        try:
+            with self.files.open_input_stream(f"{self.root}/{MANIFEST}") as stream:
+                return hashlib.sha256(stream.read()).hexdigest()[:16] == fingerprint
+        except (OSError, pa.ArrowException):
+            return False
+
+
+def _moved(source: Source, pairs: Path | None) -> Source:
+    """The source, at ``pairs`` if it is that artifact."""
+    if pairs is None or manifest_fingerprint(pairs) != source.fingerprint:
+        return source
+    return Source(uri=pairs.resolve().as_uri(), fingerprint=source.fingerprint)
 
 
 class _ByteCache:

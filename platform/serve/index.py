@@ -1,22 +1,22 @@
-"""Make an index artifact: embed the pairs, index both towers' vectors, and lay out what a hit shows.
+"""Make an index artifact of pairs, and bring it up to newer pairs: embed, then write the next generation.
 
 pairs + model -> embed ==[embeddings/]==> vectors --+-> generations/000001/  -> CURRENT -> manifest.json
 pairs -> metadata, and where each image lies -------+
+newer pairs + index -> what changed -> embed ==[update/]==> generations/000002/ (a delta, tombstones, links) -> CURRENT
 """
 
 from __future__ import annotations
 
+import re
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from biomedray.artifacts import (
@@ -25,54 +25,63 @@ from biomedray.artifacts import (
     is_finished,
     manifest_fingerprint,
     read_manifest,
-    write_atomic,
     write_manifest,
 )
-from biomedray.errors import WorkError
+from biomedray.errors import UserError
+from biomedray.evaluate.vectors import read_rejects
 from biomedray.records import SPLITS, Split
-from biomedray.serve.generation import (
-    GENERATION,
-    KEYS,
-    METADATA,
-    TARGETS,
-    Generation,
-    file_sha256,
-    generation_folder,
-    set_current,
-)
-from biomedray.serve.search import pair_keys
+from biomedray.serve import updates
+from biomedray.serve.generation import FOLDER, Generation, Source, current_name, generation_folder, set_current
+from biomedray.serve.reading import EmbeddedRows, NewPairs, read_metadata, read_rows, without
+from biomedray.serve.search import SearchIndex, open_generation
+from biomedray.serve.updates import NEW, SHOWN_CHANGED, Change, Newer
+from biomedray.serve.writing import Block, Draft, write_draft
 
-if TYPE_CHECKING:
-    from biomedray.model.encoder import Encoder
+__all__ = ["Embed", "Settings", "Update", "add_to_index", "build_index", "read_metadata", "update_index", "write_generation"]
 
 EMBEDDINGS = "embeddings"
-SHOWN = [
-    "pair_id",
-    "pmcid",
-    "version",
-    "doi",
-    "article_title",
-    "journal",
-    "year",
-    "article_type",
-    "license_code",
-    "license_group",
-    "fig_label",
-    "caption",
-    "width",
-    "height",
-    "split",
-    "dup_cluster",
-]
-"""Columns of the pairs artifact that a hit shows or a filter reads."""
-
-_BATCH_ROWS = 65_536
+UPDATE = "update"
+_PMCID = re.compile(r"PMC\d{1,12}")
 
 Vectors = dict[str, NDArray[np.float32]]
+Embed = Callable[[NewPairs], tuple[EmbeddedRows, set[str]]]
+"""Embeds new pairs: their vectors in order, and the ids of those that could not be read."""
 
 
-def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Split] = SPLITS, progress: bool = True) -> Manifest:
-    """Make the index artifact ``out`` of the pairs of ``splits``, searchable by figure and by caption.
+@dataclass(frozen=True)
+class Settings:
+    """How an index is laid out."""
+
+    splits: Sequence[Split] = SPLITS
+    layout: str = "auto"
+    """auto, flat, rabitq or sq8."""
+    shards: int = 1
+    """Segments that several actors may hold, one each."""
+
+    def check(self) -> None:
+        """Raises UserError: there is no such layout, or no shard."""
+        if self.layout not in ("auto", "flat", "rabitq", "sq8"):
+            raise UserError(f"layout '{self.layout}': auto, flat, rabitq or sq8 is wanted")
+        if self.shards < 1:
+            raise UserError(f"shards {self.shards}: at least 1 is wanted")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an index is brought up to."""
+
+    withdraw: Sequence[str] = ()
+    """Articles that are never shown again."""
+    compact: bool = False
+    """Write everything afresh even where deltas and tombstones are few."""
+
+
+_SETTINGS = Settings()
+_NOTHING_ELSE = Update()
+
+
+def build_index(pairs: Path, model: str | Path, out: Path, settings: Settings = _SETTINGS, progress: bool = True) -> Manifest:
+    """Make the index artifact ``out`` of the pairs of ``settings.splits``, searchable by figure and by caption.
 
     A run that was stopped goes on from the row groups that were embedded.
 
@@ -80,142 +89,215 @@ def build_index(pairs: Path, model: str | Path, out: Path, splits: Sequence[Spli
         UserError: an input is no such artifact, the splits hold no pair, or ``out`` is taken.
         WorkError: the embeddings and the pairs do not name the same rows.
     """
-    from biomedray.evaluate.embed import embed, read_embeddings
-    from biomedray.evaluate.vectors import read_rejects
+    from biomedray.evaluate.embed import embed
     from biomedray.model.encoder import Encoder
 
+    settings.check()
     started = time.monotonic()
     read_manifest(pairs, "pairs")
     encoder = Encoder.load(str(model))
-    config = {"splits": list(splits), "pairs": manifest_fingerprint(pairs), "model": encoder.fingerprint}
+    config: dict[str, Any] = {"splits": list(settings.splits), "model": encoder.fingerprint}
+    config |= {"pairs": manifest_fingerprint(pairs)}
+    config |= {"layout": settings.layout, "shards": settings.shards}
     claim_output(out, "index", config)
     embeddings = out / EMBEDDINGS
     if not is_finished(embeddings):
-        embed(pairs, model, embeddings, splits, progress=progress)
+        embed(pairs, model, embeddings, settings.splits, progress=progress)
     embedded = time.monotonic()
-    pair_ids, images, texts = read_embeddings(embeddings)
-    unreadable = [reject["id"] for reject in read_rejects(embeddings)]
-    metadata = aligned(without(read_metadata(pairs, splits), unreadable), pair_ids)
-    generation = write_generation(out, metadata, {"image": images, "text": texts}, _origin(pairs, encoder))
+    rows = read_manifest(embeddings).counts["embedded"]
+    unreadable = {reject["id"] for reject in read_rejects(embeddings)}
+    if not rows:
+        raise UserError(f"{pairs}: no picture of it could be embedded; see {embeddings}")
+    draft = Draft(
+        name=f"{1:06d}",
+        encoder=encoder.name,
+        encoder_fingerprint=encoder.fingerprint,
+        dim=encoder.embed_dim,
+        sources=[_source(pairs)],
+        new=updates.fresh(rows, settings.shards),
+        layout=settings.layout,
+    )
+    generation = write_draft(out, draft, _blocks(pairs, settings.splits, embeddings, unreadable))
     set_current(out, generation)
-    manifest = Manifest(kind="index", name=out.name, config=config)
-    manifest.inputs = [
-        {"name": "pairs", "uri": generation.pairs_uri, "fingerprint": generation.pairs_fingerprint},
-        {"name": "model", "uri": str(model), "fingerprint": encoder.fingerprint},
-    ]
-    manifest.counts = {"rows": generation.rows, "embed_dim": generation.dim, "splits": _count(metadata, "split")}
+    timings = {"embed": embedded - started, "index": time.monotonic() - embedded}
+    manifest = _manifest(out, generation, str(model), config, timings)
     manifest.counts |= {"unreadable": len(unreadable)} if unreadable else {}
-    manifest.timings = {"embed": embedded - started, "index": time.monotonic() - embedded}
-    manifest.details = {"generation": generation.name, "index_key": generation.index_key}
     write_manifest(out, manifest)
     shutil.rmtree(embeddings)
     return manifest
 
 
-def choose_index(rows: int) -> str:
-    """The faiss.index_factory key for so many vectors; exact search is the best choice at every size built so far."""
-    assert rows > 0
-    return "Flat"
+def add_to_index(
+    pairs: Path,
+    model: str | Path,
+    out: Path,
+    settings: Settings = _SETTINGS,
+    update: Update = _NOTHING_ELSE,
+    progress: bool = True,
+) -> Manifest:
+    """Bring an index up to a newer or further pairs artifact: only rows that it does not have are embedded.
 
-
-def read_metadata(pairs: Path, splits: Sequence[Split]) -> pa.Table:
-    """What hits show, and where each image lies (``file`` in the artifact, ``row_group``, ``row`` in it)."""
-    files = [path for split in splits for path in sorted((pairs / "data" / f"split={split}").glob("*.parquet"))]
-    table = pa.concat_tables(_row_groups(pairs, files))
-    return table.set_column(table.schema.get_field_index("split"), "split", table["split"].cast(pa.string()))
-
-
-def without(metadata: pa.Table, pair_ids: Sequence[str]) -> pa.Table:
-    """The metadata without pairs whose picture the encoder could not read."""
-    if not pair_ids:
-        return metadata
-    return metadata.filter(pc.invert(pc.is_in(metadata["pair_id"], pa.array(pair_ids))))
-
-
-def aligned(metadata: pa.Table, pair_ids: Sequence[str]) -> pa.Table:
-    """The metadata rows in the order of the embeddings.
+    Rows of articles that the artifact accounts for, but has no pair of any more, are withdrawn. A run that was stopped
+    goes on when it is started again; where nothing has changed, nothing is written.
 
     Raises:
-        WorkError: an id is missing, unknown or twice there.
+        UserError: an input is no such artifact, the model is not the index's, or an article's id is none.
+        WorkError: the embeddings and the pairs do not name the same rows.
     """
-    row_of = {pair_id: row for row, pair_id in enumerate(metadata["pair_id"].to_pylist())}
-    if len(row_of) != metadata.num_rows or len(pair_ids) != metadata.num_rows or set(row_of) != set(pair_ids):
-        raise WorkError("the embeddings and the pairs do not hold the same rows; delete the output folder and build it again")
-    order = np.array([row_of[pair_id] for pair_id in pair_ids], dtype=np.int64)
-    return metadata if bool((np.diff(order) == 1).all()) else metadata.take(pa.array(order))
+    from biomedray.evaluate.embed import embed_splits
+    from biomedray.model.encoder import Encoder
+
+    settings.check()
+    read_manifest(pairs, "pairs")
+    articles = _articles(update.withdraw)
+    encoder = Encoder.load(str(model))
+    open_generation(out, encoder.fingerprint)
+    claim = {"pairs": manifest_fingerprint(pairs), "model": encoder.fingerprint, "splits": list(settings.splits)}
+    place = out / UPDATE
+    claim_output(place, "index update", {**claim, "withdraw": articles})
+
+    def embed(data: NewPairs) -> tuple[EmbeddedRows, set[str]]:
+        folder = place / f"{EMBEDDINGS}-{data.fingerprint}"
+        embed_splits(data, list(data.splits), model, folder, texts=True, progress=progress)
+        return EmbeddedRows(folder), {reject["id"] for reject in read_rejects(folder)}
+
+    manifest = update_index(pairs, out, encoder.fingerprint, embed, settings, replace(update, withdraw=articles))
+    shutil.rmtree(place)
+    return manifest
 
 
-def write_generation(out: Path, metadata: pa.Table, vectors: Vectors, origin: dict[str, str]) -> Generation:
-    """Write the next generation whole, under a temporary name, then rename it into place.
+def update_index(
+    pairs: Path, out: Path, encoder_fingerprint: str, embed: Embed, settings: Settings = _SETTINGS, update: Update = _NOTHING_ELSE
+) -> Manifest:
+    """As ``add_to_index``, with ``embed`` for the model."""
+    started = time.monotonic()
+    folder, generation = open_generation(out, encoder_fingerprint)
+    index = SearchIndex(folder, generation)
+    try:
+        written = _next_generation(
+            Newer(pairs, settings.splits, _source_number(generation, pairs)), out, index, embed, settings, update
+        )
+    finally:
+        index.close()
+    if written is not None:
+        set_current(out, written)
+        _prune(out, written)
+    manifest = read_manifest(out, "index")
+    new = _manifest(out, written or generation, _model_of(manifest), manifest.config, manifest.timings)
+    if written is not None or new.details != manifest.details:
+        new.timings["update"] = time.monotonic() - started
+        write_manifest(out, new)
+    return read_manifest(out, "index")
+
+
+def write_generation(out: Path, metadata: pa.Table, vectors: Vectors, origin: dict[str, str], layout: str = "auto") -> Generation:
+    """Write the next generation of rows in memory.
 
     ``vectors`` holds [n, d] L2-normalised rows by file stem (image, text) in the order of ``metadata``;
-    ``origin`` the encoder and pairs fields of Generation.
+    ``origin`` the encoder's name and fingerprint, and address and fingerprint of the pairs.
     """
-    name = _next_name(out)
-    final = generation_folder(out, name)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=final.parent) as temporary:
-        folder = Path(temporary) / name
-        folder.mkdir()
-        key = choose_index(metadata.num_rows)
-        for stem in TARGETS.values():
-            _write_vectors(folder, stem, key, vectors[stem])
-        _write_metadata(folder / METADATA, metadata)
-        np.save(folder / KEYS, pair_keys(metadata["pair_id"].to_pylist()))
-        files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-        dim = vectors["image"].shape[1]
-        generation = Generation.model_validate(
-            {"name": name, "rows": metadata.num_rows, "dim": dim, "index_key": key, "files": files, **origin}
-        )
-        write_atomic(folder / GENERATION, generation.model_dump_json(indent=2) + "\n")
-        folder.rename(final)
-    return generation
+    draft = Draft(
+        name=_next_name(out),
+        encoder=origin["encoder"],
+        encoder_fingerprint=origin["encoder_fingerprint"],
+        dim=vectors["image"].shape[1],
+        sources=[Source(uri=origin["pairs_uri"], fingerprint=origin["pairs_fingerprint"])],
+        new=updates.fresh(metadata.num_rows, 1),
+        layout=layout,
+    )
+    return write_draft(out, draft, [Block(metadata, vectors)])
 
 
-def _row_groups(pairs: Path, files: Sequence[Path]) -> Iterator[pa.Table]:
-    for path in files:
-        file = pq.ParquetFile(path)
-        for row_group in range(file.metadata.num_row_groups):
-            table = file.read_row_group(row_group, columns=SHOWN).select(SHOWN)
-            rows = table.num_rows
-            place = {
-                "file": pa.array([path.relative_to(pairs).as_posix()] * rows, pa.string()),
-                "row_group": pa.array(np.full(rows, row_group, np.int32)),
-                "row": pa.array(np.arange(rows, dtype=np.int32)),
-            }
-            yield pa.table({**{name: table[name] for name in SHOWN}, **place})
+def _next_generation(
+    newer: Newer, out: Path, index: SearchIndex, embed: Embed, settings: Settings, update: Update
+) -> Generation | None:
+    """Write the generation after the current one; None where it would be the same."""
+    generation, segments = index.generation, index.segments()
+    withdrawn = {*generation.withdrawn, *update.withdraw}
+    change = updates.compare(newer, segments, withdrawn)
+    data = updates.to_embed(newer, change)
+    embedded, rejected = embed(data) if data.splits else (EmbeddedRows(out), set[str]())
+    new = change.count(NEW) - len(rejected)
+    added = new + change.count(SHOWN_CHANGED)
+    if not update.compact and _same(generation, newer, change, added, withdrawn):
+        return None
+    if generation.slots + added == len(change.dead):
+        raise UserError(f"{newer.folder}: nothing would be left in the index; delete the index instead")
+    sources = list(generation.sources)
+    if newer.source == len(sources):
+        sources.append(_source(newer.folder))
+    kept = updates.kept_segments(generation_folder(out, generation.name), generation, segments, change)
+    draft = updates.next_draft(generation, _next_name(out), sources, change, withdrawn)
+    draft = replace(draft, layout=settings.layout)
+    blocks = updates.new_blocks(newer, change, segments, embedded, rejected)
+    if update.compact or updates.worth_compacting(generation, change, added):
+        shards = max(settings.shards, sum(not updates.is_delta(card) for card in generation.segments))
+        fresh = updates.fresh(generation.slots - len(change.dead) + added, shards)
+        draft = replace(draft, new=fresh, dead=np.empty(0, np.int64))
+        return write_draft(out, draft, _chained(updates.living_blocks(segments, kept, change.dead), blocks))
+    delta = [(f"delta-{draft.name}", added)] if added else []
+    return write_draft(out, replace(draft, kept=kept, new=delta), blocks)
 
 
-def _write_vectors(folder: Path, stem: str, key: str, vectors: NDArray[np.float32]) -> None:
-    import faiss
-
-    index = faiss.index_factory(vectors.shape[1], key, faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        index.train(vectors)
-    index.add(vectors)
-    faiss.write_index(index, str(folder / f"{stem}.faiss"))
-    np.save(folder / f"{stem}.npy", vectors)
+def _same(generation: Generation, newer: Newer, change: Change, added: int, withdrawn: set[str]) -> bool:
+    known = newer.source < len(generation.sources)
+    return known and not added and len(change.dead) == generation.dead and withdrawn == set(generation.withdrawn)
 
 
-def _write_metadata(path: Path, metadata: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, metadata.schema) as writer:
-        writer.write_table(metadata, max_chunksize=_BATCH_ROWS)
+def _chained(*parts: Iterator[Block]) -> Iterator[Block]:
+    for part in parts:
+        yield from part
+
+
+def _blocks(pairs: Path, splits: Sequence[str], embeddings: Path, unreadable: set[str]) -> Iterator[Block]:
+    embedded = EmbeddedRows(embeddings)
+    for table in read_rows(pairs, splits):
+        kept = without(table, unreadable)
+        if kept.num_rows:
+            yield Block(kept, embedded.take(kept["pair_id"].to_pylist()))
+
+
+def _manifest(out: Path, generation: Generation, model: str, config: dict[str, Any], timings: dict[str, float]) -> Manifest:
+    manifest = Manifest(kind="index", name=out.name, config=config, timings=dict(timings))
+    manifest.inputs = [{"name": "pairs", "uri": source.uri, "fingerprint": source.fingerprint} for source in generation.sources]
+    manifest.inputs.append({"name": "model", "uri": model, "fingerprint": generation.encoder_fingerprint})
+    manifest.counts = {"rows": generation.rows, "embed_dim": generation.dim, "splits": generation.facets["split"]}
+    manifest.counts |= {"withdrawn": generation.dead} if generation.dead else {}
+    manifest.details = {"generation": generation.name, "index_key": generation.index_key, "recall@10": generation.recall}
+    return manifest
+
+
+def _model_of(manifest: Manifest) -> str:
+    return next((entry["uri"] for entry in manifest.inputs if entry["name"] == "model"), "")
+
+
+def _source(pairs: Path) -> Source:
+    return Source(uri=pairs.resolve().as_uri(), fingerprint=manifest_fingerprint(pairs))
+
+
+def _source_number(generation: Generation, pairs: Path) -> int:
+    found = manifest_fingerprint(pairs)
+    known = [number for number, source in enumerate(generation.sources) if source.fingerprint == found]
+    return known[0] if known else len(generation.sources)
+
+
+def _articles(names: Sequence[str]) -> list[str]:
+    """PMCIDs, given as such or as files that list them."""
+    found: set[str] = set()
+    for name in names:
+        found |= set(Path(name).read_text().split()) if Path(name).is_file() else {name}
+    if wrong := sorted(name for name in found if not _PMCID.fullmatch(name)):
+        raise UserError(f"withdraw '{wrong[0]}': neither a PMCID such as PMC1234567 nor a file that lists them")
+    return sorted(found)
 
 
 def _next_name(out: Path) -> str:
-    taken = [int(path.name) for path in (out / "generations").glob("[0-9]*")]
-    return f"{max(taken, default=0) + 1:06d}"
+    """The one after the current: what a killed run left under that name is written again."""
+    return f"{int(current_name(out) or 0) + 1:06d}"
 
 
-def _origin(pairs: Path, encoder: Encoder) -> dict[str, str]:
-    return {
-        "encoder": encoder.name,
-        "encoder_fingerprint": encoder.fingerprint,
-        "pairs_uri": pairs.resolve().as_uri(),
-        "pairs_fingerprint": manifest_fingerprint(pairs),
-    }
-
-
-def _count(table: pa.Table, column: str) -> dict[str, Any]:
-    counts = table[column].value_counts().to_pylist()
-    return dict(sorted((entry["values"], entry["counts"]) for entry in counts))
+def _prune(out: Path, written: Generation) -> None:
+    """Keep the generation before, which a service may still be opening; older ones go."""
+    for folder in (out / FOLDER).glob("[0-9]*"):
+        if int(folder.name) < int(written.name) - 1:
+            shutil.rmtree(folder, ignore_errors=True)

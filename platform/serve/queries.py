@@ -52,7 +52,7 @@ async def read_query(body: schemas.SearchRequest, engine: Engine) -> Asked:
         parts["image"] = await engine.query_vector(read_image(body.image, "image", engine.limits), "image")
     if not parts:
         raise bad_value("send one of text, image, vector and pair_id", "text", "empty_query")
-    kind: Literal["text", "image"] = "text" if set(parts) == {"text"} else "image"
+    kind: Literal["text", "image"] = "image" if set(parts) <= {"image", "pair_id"} else "text"
     if body.minus is not None:
         parts["minus"] = -await engine.query_vector(read_text(body.minus, "minus", engine.limits), "minus")
     if unused := set(body.weights) - set(parts):

@@ -13,7 +13,6 @@ from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,15 +23,15 @@ from biomedray.serve.answers import Form, accepted_form, embeddings_answer
 from biomedray.serve.engine import Engine
 from biomedray.serve.guard import Guard
 from biomedray.serve.hits import PROXY_NOTE, hit_answer, no_proxy, proxy_answer
-from biomedray.serve.inputs import ImageSource, read_image, read_items, read_text, too_large
+from biomedray.serve.inputs import read_image, read_items, read_text
 from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
 from biomedray.serve.queries import read_private, read_query
 from biomedray.serve.search import Query as IndexQuery
 from biomedray.serve.slot import ENGINE, Leased, Slot
+from biomedray.serve.uploads import ImageProxy, ImageSearch, sent_image, sent_images
 
 Vectors = NDArray[np.float32]
 MODEL_ALIAS = "biomedray"  # whichever model is served: for callers that must name one
-_RAW_TYPES = ("image/", "application/octet-stream")
 
 
 def create_app(served: Engine | Slot, send_request_id: bool = True, access: Access | None = None) -> FastAPI:
@@ -144,10 +143,13 @@ async def embeddings(body: schemas.EmbeddingsRequest, request: Request, engine: 
 
 @router.post("/v1/embeddings/image", response_model=schemas.EmbeddingsAnswer)
 async def image_embeddings(
-    request: Request, engine: EngineDep, encoding: Annotated[Form | None, Query(alias="format")] = None
+    request: Request,
+    engine: EngineDep,
+    encoding: Annotated[Form | None, Query(alias="format")] = None,
+    frame: Annotated[int | None, Query(ge=0)] = None,
 ) -> Response:
     """Embed image files sent as they are: one as the raw body, or several as multipart/form-data."""
-    sources = await _raw_images(request, engine)
+    sources = await sent_images(request, engine.limits, frame)
     vectors, tokens = await engine.embed(sources, "image")
     form = encoding or accepted_form(request.headers.get("accept", ""), "float")
     return embeddings_answer(engine.encoder.name, vectors, tokens, form)
@@ -174,7 +176,7 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
     if body.k > engine.limits.k:
         raise bad_value(f"k: the limit is {engine.limits.k}", "k")
     asked = await read_query(body, engine)
-    query = IndexQuery(asked.vector, body.k, body.target, body.filters, body.collapse_duplicates, asked.row)
+    query = IndexQuery(asked.vector, body.k, body.target, body.filters, body.collapse_duplicates, asked.row, asked.kind)
     hits, total = await engine.search(query)
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "search", "model": engine.encoder.name, "generation": index.generation.name}
@@ -183,13 +185,22 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
     return JSONResponse(answer)
 
 
+@router.post("/v1/search/image", response_model=schemas.SearchAnswer)
+async def image_search(request: Request, engine: EngineDep, asked: Annotated[ImageSearch, Query()]) -> Response:
+    """Search by an image file sent as it is, DICOM too; the rest of the query stands in the address."""
+    engine.need_index()
+    vector = await engine.query_vector(await sent_image(request, engine.limits, asked.frame), "image")
+    given = asked.model_dump(include={"k", "text", "minus", "target", "collapse_duplicates"})
+    return await search(schemas.SearchRequest(vector=vector.tolist(), filters=asked.filters(), **given), request, engine)
+
+
 @router.post("/v1/proxy", dependencies=JSON_BODY, response_model=schemas.ProxyAnswer)
 async def proxy(body: schemas.ProxyRequest, request: Request, engine: EngineDep) -> Response:
     """Public figures to use in place of a private image: it is held for this request only, and only ids come back."""
     _check_model(engine, body.model)
     index = engine.need_index()
     asked = await read_private(body, engine)
-    hits, total = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters))
+    hits, total = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters, kind="image"))
     near = [hit for hit in hits if body.min_score is None or hit.score >= body.min_score]
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "proxy", "model": engine.encoder.name, "generation": index.generation.name}
@@ -197,6 +208,15 @@ async def proxy(body: schemas.ProxyRequest, request: Request, engine: EngineDep)
     best = round(max((hit.score for hit in hits), default=0.0), 6)
     answer["note"] = PROXY_NOTE if near else no_proxy(best, body.min_score)
     return JSONResponse(answer)
+
+
+@router.post("/v1/proxy/image", response_model=schemas.ProxyAnswer)
+async def image_proxy(request: Request, engine: EngineDep, asked: Annotated[ImageProxy, Query()]) -> Response:
+    """Proxy search by an image file sent as it is, DICOM too."""
+    engine.need_index()
+    vector = await engine.query_vector(await sent_image(request, engine.limits, asked.frame), "image")
+    given = asked.model_dump(include={"k", "min_score"})
+    return await proxy(schemas.ProxyRequest(vector=vector.tolist(), filters=asked.filters(), **given), request, engine)
 
 
 @router.get("/v1/images/{pair_id:path}")
@@ -252,35 +272,6 @@ def _check_prompts(body: schemas.ClassifyRequest, engine: Engine) -> None:
             raise bad_value(f"templates[{number}]: {{}} must stand where the label goes", f"templates[{number}]")
 
 
-async def _raw_images(request: Request, engine: Engine) -> list[ImageSource]:
-    limits = engine.limits
-    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media == "multipart/form-data":
-        files = await _multipart_files(request, limits.items, limits.body_bytes)
-    elif media.startswith(_RAW_TYPES):
-        files = [await request.body()]
-    else:
-        raise Problem(415, "send an image file (content-type: image/...) or multipart/form-data", "unsupported_media_type")
-    if any(len(data) > limits.image_bytes for data in files):
-        raise too_large("image", limits)
-    return [ImageSource(data) for data in files]
-
-
-async def _multipart_files(request: Request, most: int, size: int) -> list[bytes]:
-    """All files of a form, kept in memory: a query image is never written to disk."""
-    parser = MultiPartParser(request.headers, request.stream(), max_files=most, max_fields=most)
-    parser.spool_max_size = size
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError):
-        raise Problem(400, "the form can't be read, or holds too many parts", "invalid_form") from None
-    files = [await value.read() for _, value in form.multi_items() if not isinstance(value, str)]
-    await form.close()
-    if not files:
-        raise bad_value("the form holds no file", "image", "empty_input")
-    return files
-
-
 def _model_card(engine: Engine, name: str | None = None) -> dict[str, Any]:
     root = engine.encoder.name
     return {"id": name or root, "object": "model", "created": 0, "owned_by": "biomedray", "root": root}
@@ -289,8 +280,5 @@ def _model_card(engine: Engine, name: str | None = None) -> dict[str, Any]:
 def _index_card(engine: Engine) -> dict[str, Any] | None:
     if engine.index is None:
         return None
-    generation = engine.index.generation.resolved()
-    shown = ("rows", "dim", "index_key", "encoder_fingerprint", "pairs_fingerprint")
-    card = {"generation": generation["name"], **{name: generation[name] for name in shown}}
     images = engine.images is not None and engine.images.available
-    return {**card, "images": images, "facets": engine.index.facets}
+    return {**engine.index.card(), "images": images}

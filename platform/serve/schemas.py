@@ -163,8 +163,13 @@ class HitAnswer(BaseModel):
     rank: int
     pair_id: str
     score: float
+    """Cosine similarity to the query."""
+    percentile: float | None
+    """Share in % of random pairs of the index whose cosine is lower; null of an index too small to say."""
     caption: str
     fig_label: str | None
+    panel_label: str | None
+    """Null of a whole figure."""
     article_title: str | None
     journal: str | None
     year: int | None
@@ -174,6 +179,9 @@ class HitAnswer(BaseModel):
     pmcid: str
     version: int
     doi: str | None
+    citation: str
+    """Title, journal, year and DOI in one line."""
+    image_kind: Literal["single", "panels", "chart"] | None
     split: str
     links: Links
     image: FigureLinks

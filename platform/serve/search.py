@@ -1,62 +1,41 @@
 """Search one generation of an index: filters before top-k, duplicates of one figure shown once.
 
-query vector -> rows that pass the filters -> nearest by inner product -> one of each duplicate cluster -> k hits
-                      all: the faiss index; few: exact product with those rows; many: faiss with a bitmap of them
+query -> each segment: rows that pass the filters -> nearest by inner product -> one of each duplicate cluster
+            few: exact product with those rows; many: inverted lists with a bitmap, more lists the fewer pass
+      -> merged by score -> k hits with their records
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
 
 from biomedray.artifacts import read_manifest
-from biomedray.config import Config
-from biomedray.errors import UserError
-from biomedray.serve.generation import KEYS, METADATA, TARGETS, Generation, read_current, verify
+from biomedray.errors import UserError, WorkError
+from biomedray.serve.calibration import percentile
+from biomedray.serve.filters import ALL_ROWS, Filters
+from biomedray.serve.generation import DEAD, Generation, Kind, SegmentCard, Target, read_current
+from biomedray.serve.merge import Part, first_of_each, merge
+from biomedray.serve.rows import hash_text
+from biomedray.serve.segment import Segment
+from biomedray.serve.verify import Background, check
 
-Target = Literal["figure", "caption"]
-Rows = NDArray[np.int64]
+__all__ = ["ALL_ROWS", "Ask", "Filters", "Found", "Hit", "Index", "Kind", "Query", "SearchIndex", "Target", "Top"]
+
 Vector = NDArray[np.float32]
 
-EXACT_ROWS = 20_000
-"""Below so many rows that pass a filter, an exact product with them is cheaper than walking the index."""
-
-_KEY = np.dtype([("key", "<u8"), ("row", "<i8")])
-_CODED = ("license_group", "journal", "article_type", "split", "dup_cluster")
-
-
-class Filters(Config):
-    """Which rows may be hits; every filter that is set must pass."""
-
-    license_group: list[Literal["comm", "noncomm", "other"]] | None = Field(default=None, max_length=3)
-    """Licence groups: comm (commercial use allowed), noncomm, other."""
-    journal: list[str] | None = Field(default=None, max_length=100)
-    """Journals, exactly as hits name them."""
-    article_type: list[str] | None = Field(default=None, max_length=100)
-    """Article types, exactly as hits name them."""
-    split: list[Literal["train", "val", "test"]] | None = Field(default=None, max_length=3)
-    """Splits of the pairs artifact."""
-    year_min: int | None = None
-    """First year of publication."""
-    year_max: int | None = None
-    """Last year of publication; rows without a year pass no year filter."""
-
-    def empty(self) -> bool:
-        """Whether every row passes."""
-        return all(value is None for value in self.model_dump().values())
-
-
-ALL_ROWS = Filters()
+_SPARE = 16
+"""Rows beyond those wanted, for the duplicates among them."""
+_CHECKED_AT_ONCE = 256 * 1024 * 1024
+"""Vectors that are together no larger are checked before the index opens."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +48,10 @@ class Query:
     filters: Filters = ALL_ROWS
     collapse: bool = True
     exclude: int | None = None
+    kind: Kind = "text"
+    """What was asked with; text where text is part of it, since texts lie further from figures and need more lists."""
+    group_by: Literal["article"] | None = None
+    """Show only the best of each article."""
 
 
 @dataclass(frozen=True)
@@ -78,29 +61,157 @@ class Hit:
     row: int
     score: float
     record: dict[str, Any]
+    percentile: float | None = None
+    """Share in % of random (query, row) pairs of this kind whose cosine is lower; None where that was not measured."""
 
 
-def pair_keys(pair_ids: Sequence[str]) -> NDArray[Any]:
-    """Sorted (hash of the pair id, row): finds a row among many without holding the ids in memory."""
-    keys = np.empty(len(pair_ids), _KEY)
-    keys["key"] = [_hash(pair_id) for pair_id in pair_ids]
-    keys["row"] = np.arange(len(pair_ids))
-    return np.sort(keys)
+@dataclass(frozen=True)
+class Found:
+    """The answer to a query."""
+
+    hits: list[Hit]
+    total: int
+    """Rows that passed the filters, where a shard answered."""
+    shards: int = 1
+    answered: int = 1
+
+    @property
+    def partial(self) -> bool:
+        """Whether a shard is missing from the answer."""
+        return self.answered < self.shards
 
 
-class SearchIndex:
+@dataclass(frozen=True)
+class Ask:
+    """A query as shards get it: what is excluded stands there by its hash."""
+
+    query: Query
+    cluster: int | None = None
+    """Hash of the excluded row's duplicate cluster."""
+
+
+@dataclass(frozen=True)
+class Top:
+    """What one index or shard found for an ask: at most as many as wanted, and how many rows passed."""
+
+    part: Part
+    total: int
+    answered: int = 1
+
+
+class Index(ABC):
+    """What the service needs of an index; of one in this process, and of one whose shards lie elsewhere."""
+
+    generation: Generation
+    shards = 1
+
+    def __len__(self) -> int:
+        return self.generation.rows
+
+    @abstractmethod
+    def tops(self, asks: Sequence[Ask], count: int) -> list[Top]:
+        """The best ``count`` of each ask."""
+
+    @abstractmethod
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The metadata of rows, and where their images lie."""
+
+    @abstractmethod
+    def row_of(self, pair_id: str) -> int | None:
+        """The row of a pair, if the index has it."""
+
+    @abstractmethod
+    def vector(self, row: int, target: Target) -> Vector:
+        """The stored embedding [d] of a row's figure or caption."""
+
+    @abstractmethod
+    def cluster(self, row: int) -> int:
+        """Hash of a row's duplicate cluster."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let files and memory go, once searches that run have ended."""
+
+    def record(self, row: int) -> dict[str, Any]:
+        """The metadata of a row, and where its image lies."""
+        return self.records([row])[0]
+
+    def search(self, query: Query) -> tuple[list[Hit], int]:
+        """At most k hits, best first, equal scores by row; and how many rows passed the filters."""
+        found = self.search_many([query])[0]
+        return found.hits, found.total
+
+    def search_many(self, queries: Sequence[Query]) -> list[Found]:
+        """As ``search`` for several queries, and whether all shards answered."""
+        asks = [Ask(query, None if query.exclude is None else self.cluster(query.exclude)) for query in queries]
+        found: dict[int, Found] = {}
+        waiting = list(range(len(queries)))
+        count = max((query.k for query in queries), default=0)
+        while waiting:
+            for place, top in zip(waiting, self.tops([asks[place] for place in waiting], count), strict=True):
+                kept = _grouped(top.part, queries[place])
+                if len(kept) >= queries[place].k or len(top.part) < count:
+                    found[place] = self._found(queries[place], replace(top, part=kept))
+            waiting = [place for place in waiting if place not in found]
+            count *= 4
+        return [found[place] for place in range(len(queries))]
+
+    @property
+    def facets(self) -> dict[str, Any]:
+        """What may be filtered by: the values of each filter with their counts, and the range of years."""
+        return self.generation.facets
+
+    def card(self) -> dict[str, Any]:
+        """What /v1/info says of the index."""
+        generation = self.generation
+        return {
+            "generation": generation.name,
+            "rows": generation.rows,
+            "dead": generation.dead,
+            "dim": generation.dim,
+            "index_key": generation.index_key,
+            "segments": len(generation.segments),
+            "shards": self.shards,
+            "encoder_fingerprint": generation.encoder_fingerprint,
+            "pairs_fingerprint": generation.pairs_fingerprint,
+            "recall": generation.recall,
+            "facets": generation.facets,
+        }
+
+    def _found(self, query: Query, top: Top) -> Found:
+        part = top.part
+        records = self.records([int(row) for row in part.rows])
+        table = self.generation.quantiles.get(f"{query.kind}/{query.target}")
+        hits = [
+            Hit(int(row), float(score), record, percentile(float(score), table))
+            for row, score, record in zip(part.rows, part.scores, records, strict=True)
+        ]
+        return Found(hits, top.total, self.shards, top.answered)
+
+
+class SearchIndex(Index):
     """The current generation of an index artifact, memory-mapped; safe to search from several threads."""
 
-    def __init__(self, folder: Path, generation: Generation) -> None:
-        import faiss
+    def __init__(self, folder: Path, generation: Generation, segments: Sequence[SegmentCard] | None = None) -> None:
+        """Open some segments, by default all, of the generation in ``folder``.
 
+        Raises:
+            UserError: a file is missing or damaged.
+        """
         self.generation = generation
-        self._faiss = {target: faiss.read_index(str(folder / f"{stem}.faiss")) for target, stem in TARGETS.items()}
-        self._vectors = {target: np.load(folder / f"{stem}.npy", mmap_mode="r") for target, stem in TARGETS.items()}
-        self._keys = np.load(folder / KEYS, mmap_mode="r")
-        self._table = pa.ipc.open_file(pa.memory_map(str(folder / METADATA))).read_all()
-        self._codes = {name: _encode(self._table[name]) for name in _CODED}
-        self._years = pc.fill_null(self._table["year"], -1).to_numpy()
+        cards = generation.segments if segments is None else list(segments)
+        names = [name for name in generation.files if name == DEAD or any(name.startswith(f"{card.name}/") for card in cards)]
+        vectors, parsed = _by_use(folder, names)
+        check(folder, generation.files, parsed)
+        self._verifying = Background(folder, generation.files, vectors)
+        dead = np.load(folder / DEAD) if DEAD in generation.files else np.empty(0, np.int64)
+        try:
+            self._segments = [_open(folder, generation, card, dead) for card in cards]
+        except (ValueError, OSError) as error:
+            raise UserError(f"{folder}: damaged: {str(error).splitlines()[0]}; build the index again") from None
+        self._readers = 0
+        self._idle = threading.Condition()
+        self._closed = False
 
     @classmethod
     def open(cls, folder: Path, encoder_fingerprint: str) -> SearchIndex:
@@ -109,131 +220,153 @@ class SearchIndex:
         Raises:
             UserError: not a whole, undamaged index, or another encoder made its vectors.
         """
-        read_manifest(folder, "index")
-        where, generation = read_current(folder)
-        if generation.encoder_fingerprint != encoder_fingerprint:
-            raise UserError(
-                f"{folder}: was made with another encoder ({generation.encoder}, {generation.encoder_fingerprint}, "
-                f"but the model is {encoder_fingerprint}); serve that model or build the index again with this one"
-            )
-        verify(where, generation)
+        where, generation = open_generation(folder, encoder_fingerprint)
         return cls(where, generation)
 
-    def __len__(self) -> int:
-        return self.generation.rows
+    @property
+    def verified(self) -> str:
+        """Whether the bytes of the large vectors are "verified", "damaged" or still "checking"."""
+        return self._verifying.state
 
-    def search(self, query: Query) -> tuple[list[Hit], int]:
-        """At most k hits, best first, equal scores by row; and how many rows passed the filters."""
-        allowed = None if query.filters.empty() else np.flatnonzero(self._passing(query.filters))
-        total = len(self) if allowed is None else len(allowed)
-        wanted = min(total, 2 * query.k + 16)
-        while True:
-            scores, rows = self._nearest(query, wanted, allowed)
-            kept = self._kept(query, rows)
-            if len(kept) >= query.k or wanted >= total:
-                break
-            wanted = min(total, 4 * wanted)
-        kept = kept[: query.k]
-        records = self._table.take(pa.array(rows[kept])).to_pylist()
-        return [Hit(int(rows[i]), float(scores[i]), record) for i, record in zip(kept, records, strict=True)], total
+    def wait_verified(self) -> str:
+        """``verified`` once that is known."""
+        return self._verifying.wait()
 
-    def close(self) -> None:
-        """Let the memory maps go; the index can't be searched after that."""
-        self._faiss, self._vectors = {}, {}
+    def card(self) -> dict[str, Any]:
+        """What /v1/info says of the index."""
+        return {**super().card(), "verified": self.verified}
+
+    def tops(self, asks: Sequence[Ask], count: int) -> list[Top]:
+        """The best ``count`` of each ask."""
+        with self._reading() as segments:
+            return [_top(segments, ask, count) for ask in asks]
+
+    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        """The metadata of rows, and where their images lie."""
+        with self._reading() as segments:
+            return [_record(segment_of(segments, row), row) for row in rows]
 
     def row_of(self, pair_id: str) -> int | None:
-        """The row of a pair, if the index has it."""
-        key = np.uint64(_hash(pair_id))
-        first = int(np.searchsorted(self._keys["key"], key))
-        while first < len(self._keys) and self._keys["key"][first] == key:
-            row = int(self._keys["row"][first])
-            if self._table["pair_id"][row].as_py() == pair_id:
-                return row
-            first += 1
+        """The row of a pair, if the index has it and it is not withdrawn."""
+        key = hash_text(pair_id)
+        with self._reading() as segments:
+            for segment in reversed(segments):
+                row = segment.row_of(pair_id, key)
+                if row is not None:
+                    return segment.card.start + row
         return None
 
     def vector(self, row: int, target: Target) -> Vector:
         """The stored embedding [d] of a row's figure or caption."""
-        return np.array(self._vectors[target][row], dtype=np.float32)
+        with self._reading() as segments:
+            segment = segment_of(segments, row)
+            found: Vector = segment.searchers[target].vectors.take(np.array([row - segment.card.start]))[0]
+            return found
 
-    def record(self, row: int) -> dict[str, Any]:
-        """The metadata of a row, and where its image lies."""
-        record: dict[str, Any] = self._table.slice(row, 1).to_pylist()[0]
-        return record
+    def cluster(self, row: int) -> int:
+        """Hash of a row's duplicate cluster."""
+        with self._reading() as segments:
+            segment = segment_of(segments, row)
+            return int(segment.dup[row - segment.card.start])
 
-    @cached_property
-    def facets(self) -> dict[str, Any]:
-        """What may be filtered by: licence groups and splits with their counts, and the range of years."""
-        known = self._years[self._years >= 0]
-        years = [int(known.min()), int(known.max())] if len(known) else None
-        counted = {name: _counts(self._table[name]) for name in ("license_group", "article_type", "split")}
-        return {**counted, "years": years}
+    def segments(self) -> list[Segment]:
+        """The open segments, for what is made of them: updates and measurements."""
+        return list(self._segments)
 
-    def _passing(self, filters: Filters) -> NDArray[np.bool_]:
-        mask = np.ones(len(self), dtype=bool)
-        for name, values in filters.model_dump(exclude_none=True).items():
-            if name == "year_min":
-                mask &= self._years >= values
-            elif name == "year_max":
-                mask &= (self._years <= values) & (self._years >= 0)
-            else:
-                codes, dictionary = self._codes[name]
-                mask &= np.isin(codes, [dictionary[value] for value in values if value in dictionary])
-        return mask
+    def close(self) -> None:
+        """Let files and memory go, once searches that run have ended; what comes later is refused."""
+        self._verifying.close()
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: self._readers == 0)
+            self._segments = []
 
-    def _nearest(self, query: Query, wanted: int, allowed: Rows | None) -> tuple[Vector, Rows]:
-        """The ``wanted`` best rows of the allowed ones, best first."""
-        if wanted == 0:
-            return np.empty(0, np.float32), np.empty(0, np.int64)
-        if allowed is not None and len(allowed) <= EXACT_ROWS:
-            scores = np.asarray(self._vectors[query.target][allowed]) @ query.vector
-            best = np.argpartition(-scores, wanted - 1)[:wanted]
-            return _ordered(scores[best], allowed[best])
-        scores, rows = self._walk(query, wanted, allowed)
-        found = rows >= 0
-        return _ordered(scores[found], rows[found])
-
-    def _walk(self, query: Query, wanted: int, allowed: Rows | None) -> tuple[Vector, Rows]:
-        import faiss
-
-        parameters = None
-        if allowed is not None:
-            mask = np.zeros(len(self), dtype=bool)
-            mask[allowed] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg, arg-type]  # faiss' stubs describe the C++ call
-            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]  # same
-        scores, rows = self._faiss[query.target].search(query.vector[None], wanted, params=parameters)
-        return scores[0], rows[0]
-
-    def _kept(self, query: Query, rows: Rows) -> Rows:
-        """Positions in ``rows`` that stay: not the excluded figure, and the best of each duplicate cluster."""
-        clusters = self._codes["dup_cluster"][0]
-        stays = np.ones(len(rows), dtype=bool)
-        if query.exclude is not None:
-            stays = clusters[rows] != clusters[query.exclude] if query.collapse else rows != query.exclude
-        if query.collapse:
-            first = np.zeros(len(rows), dtype=bool)
-            first[np.unique(clusters[rows], return_index=True)[1]] = True
-            stays &= first
-        return np.flatnonzero(stays)
+    @contextmanager
+    def _reading(self) -> Iterator[list[Segment]]:
+        with self._idle:
+            if self._closed:
+                raise WorkError("this index is closed; ask the one that is current")
+            self._readers += 1
+        try:
+            yield self._segments
+        finally:
+            with self._idle:
+                self._readers -= 1
+                self._idle.notify_all()
 
 
-def _ordered(scores: Vector, rows: Rows) -> tuple[Vector, Rows]:
-    order = np.lexsort((rows, -scores))
-    return scores[order], rows[order]
+def open_generation(folder: Path, encoder_fingerprint: str) -> tuple[Path, Generation]:
+    """Folder and description of the current generation of an index artifact, if its vectors are this encoder's.
+
+    Raises:
+        UserError: not a whole index, or another encoder made its vectors.
+    """
+    read_manifest(folder, "index")
+    where, generation = read_current(folder)
+    if generation.encoder_fingerprint != encoder_fingerprint:
+        raise UserError(
+            f"{folder}: was made with another encoder ({generation.encoder}, {generation.encoder_fingerprint}, "
+            f"but the model is {encoder_fingerprint}); serve that model or build the index again with this one"
+        )
+    return where, generation
 
 
-def _hash(pair_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(pair_id.encode(), digest_size=8).digest(), "little")
+def segment_of(segments: Sequence[Segment], row: int) -> Segment:
+    """The segment that holds a row."""
+    return next(segment for segment in segments if segment.card.start <= row < segment.stop)
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[NDArray[np.int32], dict[str, int]]:
-    """A text column as codes and its dictionary; a missing value has code -1."""
-    encoded = column.combine_chunks().dictionary_encode()
-    codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int32)
-    return codes, {value: code for code, value in enumerate(encoded.dictionary.to_pylist())}
+def _top(segments: Sequence[Segment], ask: Ask, count: int) -> Top:
+    query = ask.query
+    selections = [segment.selection(query.target, query.filters) for segment in segments]
+    parts = [_segment_top(segment, ask, count, selection) for segment, selection in zip(segments, selections, strict=True)]
+    return Top(merge(parts, count, query.collapse), sum(selection.count for selection in selections))
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    counts = [(entry["values"], entry["counts"]) for entry in column.value_counts().to_pylist()]
-    return {value: count for value, count in sorted(counts, key=lambda pair: -pair[1])[:100] if value is not None}
+def _segment_top(segment: Segment, ask: Ask, count: int, selection: Any) -> Part:
+    """The best of a segment: deeper and deeper until ``count`` of them are of different clusters, or all were looked at."""
+    query = ask.query
+    wanted = count + _SPARE
+    while True:
+        scores, rows = segment.searchers[query.target].nearest(query.vector, query.kind, wanted, count, selection)
+        part = Part(scores, rows + segment.card.start, segment.dup[rows], segment.article[rows])
+        kept = merge([_without_excluded(part, ask)], count, query.collapse)
+        if len(kept) >= count or len(rows) >= selection.count:
+            return kept
+        wanted = 4 * max(wanted, len(rows))
+
+
+def _without_excluded(part: Part, ask: Ask) -> Part:
+    if ask.query.exclude is None or ask.cluster is None:
+        return part
+    same = part.clusters == np.uint64(ask.cluster) if ask.query.collapse else part.rows == ask.query.exclude
+    return part.take(np.flatnonzero(~same))
+
+
+def _grouped(part: Part, query: Query) -> Part:
+    if query.group_by == "article":
+        part = part.take(first_of_each(part.articles))
+    return part.take(np.arange(min(query.k, len(part))))
+
+
+def _record(segment: Segment, row: int) -> dict[str, Any]:
+    local = row - segment.card.start
+    return {**segment.metadata.record(local), **segment.places.record(local)}
+
+
+def _open(folder: Path, generation: Generation, card: SegmentCard, dead: NDArray[np.int64]) -> Segment:
+    prefix = f"{card.name}/"
+    files = {name.removeprefix(prefix): checksum for name, checksum in generation.files.items() if name.startswith(prefix)}
+    own = dead[(dead >= card.start) & (dead < card.start + card.rows)] - card.start
+    return Segment(folder / card.name, card, files, own)
+
+
+def _by_use(folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Vectors that may be checked while the index serves, and what must be before; faiss' files are where they are read."""
+    vectors = [name for name in names if name.endswith(("/image.npy", "/text.npy"))]
+    missing = [name for name in vectors if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder / missing[0]}: missing; build the index again")
+    if sum((folder / name).stat().st_size for name in vectors) <= _CHECKED_AT_ONCE:
+        vectors = []
+    return vectors, [name for name in names if name not in vectors and not name.endswith(".faiss")]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from biomedray.artifacts import MANIFEST
-from biomedray.errors import UserError, WorkError
-from biomedray.serve import search as search_module
-from biomedray.serve.generation import METADATA
+from biomedray.errors import UserError
+from biomedray.serve import segment as segment_module
+from biomedray.serve.generation import Source
 from biomedray.serve.images import ImageStore, ImageUnavailableError
-from biomedray.serve.index import aligned, read_metadata, without
+from biomedray.serve.rows import METADATA, PLACES, Table
 from biomedray.serve.search import Filters, Query, SearchIndex
 
 from .conftest import FakeEncoder, pair_row, write_index, write_pairs
@@ -77,7 +77,7 @@ def test_collapsing_still_fills_k(tmp_path: Path, encoder: FakeEncoder) -> None:
 def test_filters_come_before_top_k(
     index: SearchIndex, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch, filters: dict, expected: object, exact_rows: int
 ) -> None:
-    monkeypatch.setattr(search_module, "EXACT_ROWS", exact_rows)
+    monkeypatch.setattr(segment_module, "EXACT_ROWS", exact_rows)
     everything = [index.record(row) for row in range(len(index))]
     wanted = {record["pair_id"] for record in everything if expected(record)}  # type: ignore[operator]
     hits, total = index.search(query(encoder, "blue", 24, filters=Filters(**filters), collapse=False))
@@ -124,7 +124,7 @@ def test_an_index_of_another_encoder_is_refused(index_folder: Path) -> None:
 
 def test_a_damaged_index_is_refused(tmp_path: Path, index_folder: Path, encoder: FakeEncoder) -> None:
     copy = shutil.copytree(index_folder, tmp_path / "copy")
-    path = copy / "generations" / "000001" / "image.faiss"
+    path = copy / "generations" / "000001" / "base-000" / "image.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="checksum differs"):
         SearchIndex.open(copy, encoder.fingerprint)
@@ -142,27 +142,9 @@ def test_the_same_input_gives_the_same_bytes(
     tmp_path: Path, index_folder: Path, pairs_folder: Path, encoder: FakeEncoder
 ) -> None:
     again = write_index(tmp_path / "again", pairs_folder, encoder)
-    for path in sorted((index_folder / "generations" / "000001").iterdir()):
-        assert path.read_bytes() == (again / "generations" / "000001" / path.name).read_bytes(), path.name
-
-
-def test_metadata_follows_the_embeddings_order(pairs_folder: Path) -> None:
-    metadata = read_metadata(pairs_folder, ["test", "val"])
-    ids = metadata["pair_id"].to_pylist()
-    assert aligned(metadata, ids).equals(metadata)
-    assert aligned(metadata, ids[::-1])["pair_id"].to_pylist() == ids[::-1]
-    for wrong in (ids[:-1], [*ids[:-1], "unknown"], [*ids[:-1], ids[0]]):
-        with pytest.raises(WorkError, match="same rows"):
-            aligned(metadata, wrong)
-
-
-def test_pairs_whose_picture_could_not_be_embedded_are_left_out(pairs_folder: Path) -> None:
-    metadata = read_metadata(pairs_folder, ["test", "val"])
-    ids = metadata["pair_id"].to_pylist()
-    assert without(metadata, []) is metadata
-    assert aligned(without(metadata, [ids[1]]), [ids[0], *ids[2:]])["pair_id"].to_pylist() == [ids[0], *ids[2:]]
-    with pytest.raises(WorkError, match="same rows"):
-        aligned(without(metadata, [ids[1]]), ids)
+    folder = index_folder / "generations" / "000001"
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (again / "generations" / "000001" / path.relative_to(folder)).read_bytes(), path.name
 
 
 def test_images_are_read_by_reference(index: SearchIndex, pairs_folder: Path) -> None:
@@ -180,7 +162,8 @@ def test_a_moved_pairs_artifact_is_named_or_missing(
 ) -> None:
     moved = shutil.copytree(pairs_folder, tmp_path / "moved")
     assert ImageStore(index.generation, moved).available
-    lost = ImageStore(index.generation.model_copy(update={"pairs_uri": (tmp_path / "gone").as_uri()}))
+    gone = Source(uri=(tmp_path / "gone").as_uri(), fingerprint="0")
+    lost = ImageStore(index.generation.model_copy(update={"sources": [gone]}))
     assert not lost.available
     with pytest.raises(ImageUnavailableError):
         lost.original(index.record(0))
@@ -192,9 +175,9 @@ def test_a_moved_pairs_artifact_is_named_or_missing(
 def test_metadata_is_memory_mapped_arrow(index_folder: Path) -> None:
     import pyarrow as pa
 
-    path = index_folder / "generations" / "000001" / METADATA
+    folder = index_folder / "generations" / "000001" / "base-000"
     before = pa.total_allocated_bytes()
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    tables = [Table(folder / name) for name in (METADATA, PLACES)]
     assert pa.total_allocated_bytes() - before < 4096
-    assert {"file", "row_group", "row", "caption"} <= set(table.column_names)
-    assert np.load(index_folder / "generations" / "000001" / "image.npy", mmap_mode="r").shape == (24, 8)
+    assert {"file", "row_group", "row", "caption"} <= {name for table in tables for name in table.schema.names}
+    assert np.load(folder / "image.npy", mmap_mode="r").shape == (24, 8)
