@@ -52,7 +52,15 @@ class Limits(Config):
     """Texts that wait or run at a time; beyond it 503."""
     queue_images: int = 512
     """Images that wait or run at a time; beyond it 503."""
+    queue_seconds: float = 10.0
+    """Seconds that a text or image would wait by the speed measured lately; beyond it 503."""
+    prepare_threads: int = 2
+    """Threads that decode images."""
     batch_texts: int = 64
     """Texts that the encoder takes at once."""
+    batch_tokens: int = 4096
+    """Tokens of them, padding included."""
     batch_images: int = 16
     """Images that the encoder takes at once."""
+    batch_pixels: int = 1 << 20
+    """Pixels of them as the encoder sees them: 20 images of 224 x 224."""

@@ -17,6 +17,7 @@ from PIL import Image
 
 from biomedray import pixels
 from biomedray.artifacts import Manifest, manifest_fingerprint, write_manifest
+from biomedray.model.tokenizer import Tokenized
 from biomedray.records import PAIR_SCHEMA
 from biomedray.serve.generation import set_current
 from biomedray.serve.index import read_metadata, write_generation
@@ -38,15 +39,24 @@ class FakeEncoder:
     device = "cpu"
 
     def preprocess(self, data: bytes) -> torch.Tensor:
-        image = pixels.picture(data)
-        small = np.asarray(image.resize((self.image_size, self.image_size)), dtype=np.float32) / 255
-        return torch.from_numpy(small).permute(2, 0, 1)
+        return torch.from_numpy(self.preprocess_uint8(data).astype(np.float32) / 255).permute(2, 0, 1)
+
+    def preprocess_uint8(self, data: bytes) -> np.ndarray:
+        return np.asarray(pixels.picture(data).resize((self.image_size, self.image_size)))
 
     def encode_pixels(self, batch: torch.Tensor) -> np.ndarray:
+        if batch.dtype is torch.uint8:
+            batch = batch.permute(0, 3, 1, 2).float() / 255
         return _unit(np.stack([_pad(image.mean(dim=(1, 2)).numpy()) for image in batch]))
 
     def encode_images(self, images: Sequence[bytes]) -> np.ndarray:
         return self.encode_pixels(torch.stack([self.preprocess(data) for data in images]))
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
+        return [Tokenized(np.frombuffer(text.encode(), np.uint8).astype(np.int64), len(text.split()) + 2) for text in texts]
+
+    def encode_tokens(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        return self.encode_texts([row.astype(np.uint8).tobytes().decode() for row in rows])
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         if any(POISON in text for text in texts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -27,10 +27,10 @@ class SlowModel:
         return [2 * item for item in items]
 
 
-async def _prepare(item: int) -> int:
-    if item == 13:
+async def _prepare(items: Sequence[int]) -> list[int]:
+    if 13 in items:
         raise ValueError("unlucky")
-    return item
+    return list(items)
 
 
 @pytest.fixture
