@@ -24,6 +24,7 @@ from biomedray.serve.engine import Engine
 from biomedray.serve.guard import Guard
 from biomedray.serve.hits import PROXY_NOTE, hit_answer, no_proxy, proxy_answer
 from biomedray.serve.inputs import read_image, read_items, read_text
+from biomedray.serve.openapi import DescribedAPI
 from biomedray.serve.problems import Problem, answer_http, answer_validation, bad_value
 from biomedray.serve.queries import read_private, read_query
 from biomedray.serve.search import Query as IndexQuery
@@ -47,7 +48,7 @@ def create_app(served: Engine | Slot, send_request_id: bool = True, access: Acce
         yield
         slot.close()
 
-    app = FastAPI(title="biomedray", docs_url=None, redoc_url=None, lifespan=lifespan, separate_input_output_schemas=False)
+    app = DescribedAPI(title="biomedray", docs_url=None, redoc_url=None, lifespan=lifespan, separate_input_output_schemas=False)
     app.state.slot = slot
     app.state.page = static.load_page()
     app.include_router(router)
