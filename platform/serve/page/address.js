@@ -1,8 +1,9 @@
 // What the address bar says: everything that may be shared (words, filters, tab, more-like-this), never an image.
 
+import { LICENSES, SPLITS } from "./filters.js";
 import { isTab } from "./tabs.js";
 
-const ONE = { tab: "search", q: "", without: "", like: "", target: "figure", from: "", to: "", n: "24", mix: "50", template: "" };
+const ONE = { tab: "search", q: "", without: "", like: "", target: "figure", from: "", to: "", copies: "", n: "24", mix: "50", template: "" };
 const MANY = ["license", "journal", "type", "kind", "split", "label"];
 
 /** The state that an address's query string stands for; what it can't mean is left at its usual value. */
@@ -11,6 +12,8 @@ export function readAddress(search = location.search) {
   const state = {};
   for (const [name, usual] of Object.entries(ONE)) state[name] = params.get(name) ?? usual;
   for (const name of MANY) state[name] = [...new Set(params.getAll(name).filter(Boolean))];
+  state.license = state.license.filter((value) => value in LICENSES);
+  state.split = state.split.filter((value) => value in SPLITS);
   if (!isTab(state.tab)) state.tab = ONE.tab;
   if (!["figure", "caption"].includes(state.target)) state.target = ONE.target;
   for (const name of ["from", "to"]) if (!/^\d{4}$/.test(state[name])) state[name] = "";

@@ -31,6 +31,9 @@ export class Refusal extends Error {
   }
 }
 
+/** A path of the service as an address; never with the name and password that the page's own address may carry. */
+export const addressOf = (path) => new URL(path, location.origin + location.pathname).href;
+
 export async function get(path) {
   return answerOf(await reach(path, {}));
 }
@@ -49,7 +52,7 @@ export async function post(path, body, { signal, waits = () => {} } = {}) {
 
 async function reach(path, request) {
   try {
-    return await fetch(path, request);
+    return await fetch(addressOf(path), request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal("The service can't be reached. Is it still running?", { help: "again" });
@@ -83,10 +86,17 @@ function plain(error, status) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
+let keys = null; // whether the service wants a key
+
+async function wantsKey() {
+  keys ??= fetch(addressOf("v1/models"), { credentials: "omit" }).then((response) => response.status === 401, () => false);
+  return keys;
+}
+
 /** The same question for a terminal; an image is read from a file there, as its bytes are not for a clipboard. */
-export function asCurl(path, body) {
-  const address = quoted(new URL(path, document.baseURI).href);
-  const post = `curl -sS ${address} -H 'content-type: application/json'`;
+export async function asCurl(path, body) {
+  const key = (await wantsKey()) ? ' -H "Authorization: Bearer $KEY"' : "";
+  const post = `curl -sS ${quoted(addressOf(path))} -H 'content-type: application/json'${key}`;
   if (!body.image) return `${post} -d ${quoted(JSON.stringify(body))}`;
   const text = JSON.stringify({ ...body, image: "@" }).replaceAll("%", "%%").replaceAll("\\", "\\\\").replace('"image":"@"', '"image":"%s"');
   return `printf ${quoted(text)} "$(base64 < IMAGE | tr -d '\\n')" | ${post} --data-binary @-`;

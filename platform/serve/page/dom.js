@@ -52,8 +52,9 @@ export function say(text) {
   fading = setTimeout(() => { toast.classList.remove("up"); toast.textContent = ""; }, 3500);
 }
 
+/** Copy a text, or what a promise of one brings. */
 export async function copy(text, what) {
-  say((await toClipboard(text)) ? `${what} copied.` : "The browser did not allow copying.");
+  say((await toClipboard(await text)) ? `${what} copied.` : "The browser did not allow copying.");
 }
 
 async function toClipboard(text) {

@@ -7,7 +7,7 @@ export const LICENSES = {
   noncomm: "Non-commercial use only",
   other: "Other or unknown licence",
 };
-const SPLITS = { train: "Training", val: "Validation", test: "Test" };
+export const SPLITS = { train: "Training", val: "Validation", test: "Test" };
 const KINDS = { single: "Single picture", panels: "Several panels", chart: "Chart" };
 const GROUPS = [
   // [name in the address, facet and filter of the service, heading, words for a value]
@@ -16,7 +16,7 @@ const GROUPS = [
   ["kind", "image_kind", "Image kind", (value) => KINDS[value] ?? spoken(value)],
   ["split", "split", "Split of the data", (value) => SPLITS[value] ?? value],
 ];
-const EMPTY = { license: [], journal: [], type: [], kind: [], split: [], from: "", to: "" };
+const EMPTY = { license: [], journal: [], type: [], kind: [], split: [], from: "", to: "", copies: "" };
 
 let set = structuredClone(EMPTY);
 let facets = { license_group: { comm: null, noncomm: null, other: null } };
@@ -43,7 +43,7 @@ export function setFilters(state) {
 }
 
 export const filterState = () => structuredClone(set);
-export const anyFilter = () => Object.values(set).some((value) => value.length);
+export const anyFilter = () => Object.entries(set).some(([name, value]) => name !== "copies" && value.length);
 
 /** The filters as POST /v1/search reads them; years as numbers. */
 export function filterBody() {
@@ -80,7 +80,7 @@ function open(on) {
 function draw() {
   const focused = document.activeElement?.id;
   const groups = GROUPS.filter(([name, facet]) => set[name].length || Object.keys(facets[facet] ?? {}).length);
-  at("filters").replaceChildren(years(), journals(), ...groups.map(group));
+  at("filters").replaceChildren(years(), journals(), ...groups.map(group), copies());
   drawChips();
   if (focused && at("filters").contains(at(focused))) at(focused).focus();
 }
@@ -110,6 +110,13 @@ function years() {
   return make("fieldset", {}, make("legend", { textContent: "Year" }), fields);
 }
 
+function copies() {
+  const box = make("input", { type: "checkbox", id: "f-copies", checked: Boolean(set.copies) });
+  box.addEventListener("change", () => update({ copies: box.checked ? "yes" : "" }));
+  const label = make("label", { htmlFor: box.id }, box, make("span", { textContent: "Show them all" }));
+  return make("fieldset", {}, make("legend", { textContent: "Near-identical figures" }), make("div", { className: "boxes" }, label));
+}
+
 function journals() {
   const input = make("input", { id: "f-journal", type: "text", placeholder: "type a name, then Enter", autocomplete: "off" });
   input.setAttribute("list", "journals");
@@ -134,6 +141,7 @@ function drawChips() {
     for (const value of set[name]) chip(words(value), { [name]: set[name].filter((one) => one !== value) });
   }
   if (set.from) chip(`From ${set.from}`, { from: "" });
+  if (set.copies) chip("With near-identical figures", { copies: "" });
   if (set.to) chip(`To ${set.to}`, { to: "" });
   at("filters-button").textContent = chips.length ? `Filters (${chips.length})` : "Filters";
   if (chips.length > 1) chips.push(make("li", {}, button("Clear all", () => { clearFilters(); at("filters-button").focus(); }, "clear")));

@@ -1,6 +1,6 @@
 // The search tab: reads the form, asks POST /v1/search, shows the hits.
 
-import { asCurl, asJson, post } from "./api.js";
+import { addressOf, asCurl, asJson, post } from "./api.js";
 import { at, button, copy, make } from "./dom.js";
 import { anyFilter, clearFilters, filterBody, filterState, setFilters } from "./filters.js";
 import { card, counted, labelOf, articleOf, offerWholeCaptions, plates } from "./hits.js";
@@ -82,6 +82,7 @@ export function restoreSearch(state, picture) {
 function body(k) {
   const shown = picker.picture;
   const asked = { k, target: at("target").value, filters: filterBody() };
+  if (filterState().copies) asked.collapse_duplicates = false;
   if (words("q")) asked.text = words("q");
   if (words("minus")) asked.minus = words("minus");
   if (shown?.image) asked.image = shown.image;
@@ -210,7 +211,7 @@ export function clear() {
 
 function drawTools() {
   const { question } = answered;
-  const address = () => (question.image ? copy(location.href, "Link (without the image)") : copy(location.href, "Link"));
+  const address = () => (question.image ? copy(addressOf(location.search), "Link (without the image)") : copy(addressOf(location.search), "Link"));
   const scores = make("details", { className: "scores" }, make("summary", { textContent: "What the scores mean" }), make("p", { textContent: SCORES }));
   at("tools").replaceChildren(
     make("span", { textContent: "Copy" }),
