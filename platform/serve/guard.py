@@ -14,14 +14,14 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from biomedray.serve import logs, rates
@@ -304,8 +304,18 @@ def _route(scope: Scope) -> str:
     """The route's template: what the router found, or would have found had the request come that far."""
     route = scope.get("route")
     if route is None and (app := scope.get("app")) is not None:
-        route = next((each for each in app.routes if each.matches(scope)[0] is not Match.NONE), None)
+        route = next((each for each in leaves(app.routes) if each.matches(scope)[0] is not Match.NONE), None)
     return str(getattr(route, "path", "unknown"))
+
+
+def leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Routes one by one, also those of routers that were included (which newer FastAPI keeps whole)."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        if inner is None:
+            yield route
+        else:
+            yield from leaves(inner.routes)
 
 
 async def _nothing() -> Message:

@@ -1,6 +1,6 @@
 """How often a caller may ask: a bucket for each key that fills by the second and is emptied by the items of requests.
 
-A request goes ahead while its bucket is not empty and pays for its items as they become known, so that a large one
+A request goes ahead while its bucket holds an item and pays for its items as they become known, so that a large one
 leaves a debt that the next ones wait for. Buckets belong to a replica: with n replicas a caller has up to n times the rate.
 """
 
@@ -31,7 +31,7 @@ class Bucket:
         now = self._clock()
         self._level = min(self._most, self._level + (now - self._at) * self._rate)
         self._at = now
-        return 0.0 if self._level > 0 else (min(1.0, self._most) - self._level) / self._rate
+        return max(0.0, 1.0 - self._level) / self._rate
 
     def take(self, items: float) -> None:
         """Pay for items, into debt if need be."""
