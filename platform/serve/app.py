@@ -156,7 +156,9 @@ class Service:
                 # Twice the same: whoever writes a folder has finished.
                 if now != seen and now == await self._again():
                     seen = now
-                    if self._loaded is None or now != self._loaded.mark:
+                    if self._loaded is not None and now == self._loaded.mark:
+                        self._slot.trouble = None  # what runs is wanted again
+                    else:
                         await self._try()
 
     async def _again(self) -> Mark:

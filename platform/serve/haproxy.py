@@ -24,7 +24,7 @@ from biomedray.errors import UserError
 Proxy = Literal["auto", "haproxy", "python"]
 
 ENABLE = "RAY_SERVE_ENABLE_HA_PROXY"
-_DRAIN_SECONDS = "5"
+_DRAIN_SECONDS = "2"
 
 _SCRIPT = """#!/bin/sh
 # Ray's template binds statistics and metrics to all interfaces; they belong to this machine alone.
