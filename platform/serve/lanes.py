@@ -120,6 +120,7 @@ class Lanes:
             self._run_images, self._ready_images, None, self._image_options()
         )
         self._canary = Canary(self._canary_vector)
+        self._canary_ids: Ids | None = None
 
     async def texts(self, texts: Sequence[str], deadline: float | None = None) -> Vectors:
         """Embeddings [n, d] of texts; ``deadline`` by the event loop's clock, None: ``limits.request_seconds`` from now.
@@ -239,8 +240,9 @@ class Lanes:
 
     async def _canary_vector(self) -> Vectors:
         """Straight to the model: at most a batch of each lane is before it."""
-        (row,) = await self._ready_texts([_CANARY])
-        vector: Vectors = (await self._towers.run(self._towers.texts, [row.ids]))[0]
+        if self._canary_ids is None:
+            self._canary_ids = (await self._ready_texts([_CANARY]))[0].ids
+        vector: Vectors = (await self._towers.run(self._towers.texts, [self._canary_ids]))[0]
         return vector
 
     # ---- bounds
