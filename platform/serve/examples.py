@@ -25,6 +25,8 @@ class Route:
 
     tag: str
     summary: str
+    about: str = ""
+    """More of it, where the route's own line does not do."""
     examples: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Request bodies in JSON, by what they show."""
     errors: Sequence[int] = ()
@@ -53,6 +55,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("post", "/v1/embeddings"): Route(
         "Embeddings",
         "Texts and images to vectors, as OpenAI's route",
+        "A string that begins with data:image/ is an image, any other one a text. Vectors have length one and come in "
+        "the order of the input. Accept: application/octet-stream or application/x-npy gives bytes instead of JSON, the quickest way.",
         {
             "a text": {"input": "chest radiograph with consolidation"},
             "several texts": {
@@ -71,6 +75,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("post", "/v1/embeddings/image"): Route(
         "Embeddings",
         "Image files to vectors, sent as they are",
+        "One file as the body (its content type does not matter: the bytes say what it is), or several in a form. JPEG, PNG, "
+        "WebP, GIF, TIFF, BMP and DICOM.",
         errors=_BODY,
         python="from pathlib import Path\n"
         + _OURS
@@ -81,6 +87,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("post", "/v1/classify"): Route(
         "Zero-shot",
         "Which of some labels an image shows",
+        "A class is the normalised mean of its prompts' embeddings, {} in a template being its label; probabilities are the "
+        "softmax of the model's logit scale times the cosines. They add up to one over the labels that were given, whatever "
+        "the image shows.",
         {
             "two labels": {"image": PICTURE, "labels": ["pneumonia", "normal"]},
             "own templates": {
@@ -95,6 +104,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("post", "/v1/search"): Route(
         "Search",
         "The nearest figures to a text, an image, a vector or another figure",
+        "Send one of text, image, vector and pair_id, or several that are added up. Filters are applied before the k best are "
+        "chosen, so that a narrow one still fills k. The score is a cosine similarity.",
         {
             "by text": {"text": "chest radiograph with consolidation", "k": 5},
             "by image, filtered": {"image": PICTURE, "k": 5, "filters": {"license_group": ["comm"], "year_min": 2015}},
@@ -114,6 +125,8 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("post", "/v1/proxy"): Route(
         "Search",
         "Public figures that may stand in for a private image",
+        "The image is held for this request only, neither kept nor logged; a vector computed elsewhere will do, so that "
+        "the image need not leave at all. Where none reaches min_score the list is empty and the note says so.",
         {
             "an image": {"image": PICTURE, "k": 3},
             "at least so near": {"image": PICTURE, "min_score": 0.5, "filters": {"license_group": ["comm"]}},

@@ -128,6 +128,7 @@ def describe(schema: dict[str, Any]) -> dict[str, Any]:
 def _complete(operation: dict[str, Any], route: Route) -> None:
     operation["tags"] = [route.tag]
     operation["summary"] = route.summary
+    operation["description"] = route.about or operation["description"]
     operation["security"] = [] if route.is_open else [{}, *({name: []} for name in _KEYS)]
     if route.takes_images:
         operation["requestBody"] = {"required": True, "content": _image_bodies()}

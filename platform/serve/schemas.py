@@ -55,6 +55,7 @@ class ClassifyRequest(Request):
     """Zero-shot classification of one image."""
 
     model: str | None = None
+    """Name of the served model, or none."""
     image: str
     """Base64 or a data URL."""
     labels: list[str] = Field(fail_fast=True)
@@ -67,7 +68,9 @@ class SearchRequest(Request):
     """Search by one of text, image, vector and pair_id, or by several of them added up."""
 
     model: str | None = None
+    """Name of the served model, or none."""
     text: str | None = None
+    """What the figure should show."""
     image: str | None = None
     """Base64 or a data URL; it is neither stored nor logged."""
     vector: Annotated[Any, WithJsonSchema(_VECTOR_SCHEMA)] = None
@@ -79,6 +82,7 @@ class SearchRequest(Request):
     weights: dict[str, Finite] = Field(default={}, max_length=5)
     """Weight of each part of a mixed query; 1 unless told, 0.5 for minus."""
     k: int = Field(default=10, ge=1)
+    """How many hits; /v1/info has the limit."""
     target: Target = "figure"
     """Whether figures or captions are compared with the query."""
     filters: Filters = Filters()
@@ -91,11 +95,13 @@ class ProxyRequest(Request):
     """Look for public figures that can stand in for a private image: send it, or an embedding of it made elsewhere."""
 
     model: str | None = None
+    """Name of the served model, or none."""
     image: str | None = None
     """Base64 or a data URL; it is neither stored nor logged."""
     vector: Annotated[Any, WithJsonSchema(_VECTOR_SCHEMA)] = None
     """An embedding of the image by the served model, so that the image need not leave."""
     k: int = Field(default=5, ge=1, le=100)
+    """How many proxies at most."""
     min_score: Finite | None = None
     """Cosine similarity that a proxy must reach; without it the nearest are answered, however far."""
     filters: Filters = Filters()
