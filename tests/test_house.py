@@ -34,7 +34,15 @@ LEVELS = [
     {"cli"},
 ]
 # The one file of each room that knows Ray; 'cluster' is the only one that starts it.
-RAY_EDGE = {"cluster.py", "ingest/pipeline.py", "evaluate/embed.py", "train/loop.py", "tune/sweep.py", "serve/app.py"}
+RAY_EDGE = {
+    "cluster.py",
+    "ingest/pipeline.py",
+    "evaluate/embed.py",
+    "train/loop.py",
+    "tune/sweep.py",
+    "serve/app.py",
+    "serve/split.py",
+}
 
 
 def room(path: Path) -> str:

@@ -93,6 +93,10 @@ class Encoder:
         logging.getLogger(__name__).warning("%s to those in float32, so it stays with float32", line)
         self.compute_in("float32", backend)
 
+    def let_go(self) -> None:
+        """Forget the weights: what is left decodes, resizes and tokenizes for towers that run elsewhere."""
+        self._clip = self._towers = None  # type: ignore[assignment]  # nothing embeds here any more
+
     def preprocess(self, image: bytes | npt.NDArray[np.uint8]) -> torch.Tensor:
         """An image file's bytes, or its pixels -> [3, S, S] float32, exactly as open_clip's eval transform.
 

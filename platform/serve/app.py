@@ -17,8 +17,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from pydantic import Field
@@ -34,6 +36,7 @@ from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
 from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
 from biomedray.serve.slot import Slot
+from biomedray.serve.split import Towers, remote_towers
 
 APP_NAME = "biomedray"
 
@@ -69,6 +72,14 @@ class ServeConfig(Config):
     """Requests that run at a time in a replica before another one is wanted."""
     cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """CPUs of a replica: what Ray reserves, and the threads of torch and faiss."""
+    profile: Literal["one", "split"] = "one"
+    """one: a replica holds all. split: the model runs in replicas of its own, on GPUs where there are any."""
+    towers: int = Field(default=1, ge=1)
+    """Replicas of the model in the split profile."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the device computes in it and the vectors stay the same (see model.encoder)."""
+    backend: Literal["torch", "openvino"] = "torch"
+    """What computes the towers."""
     watch_seconds: float = Field(default=2.0, ge=0)
     """How often paths are looked at for another model or generation; 0 never."""
     limits: Limits = Limits()
@@ -94,11 +105,14 @@ class ServeConfig(Config):
 class Service:
     """A replica. Serve calls ``__serve_build_asgi_app__`` once after the constructor, then ``reconfigure``."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, towers: Any = None) -> None:
         _use_threads(config.cpus)
         self._config = config
         self._slot = Slot(limits=config.limits)
-        self._place = Place(_device(), config.limits, self._slot.metrics)
+        self._place = Place(_device(), config.limits, self._slot.metrics, config.precision, config.backend)
+        if towers is not None:
+            # float32 here: what computes is elsewhere.
+            self._place = replace(self._place, precision="float32", backend="torch", towers=partial(remote_towers, towers))
         self._holding = config.holding()
         self._loaded: Loaded | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,8 +148,10 @@ class Service:
             UserError: it can't be served.
         """
         loop = asyncio.get_running_loop()
-        self._loaded = await loop.run_in_executor(None, load, self._holding, self._place, self._loaded)
-        self._slot.put(self._loaded.engine)
+        loaded = await loop.run_in_executor(None, load, self._holding, self._place, self._loaded)
+        await loaded.engine.warm_up()
+        self._loaded = loaded
+        self._slot.put(loaded.engine)
 
     async def _try(self) -> None:
         try:
@@ -175,9 +191,10 @@ def build_app(config: ServeConfig | dict[str, Any]) -> ray_serve.Application:
     """The Serve application, for ``serve.run`` and, with the ``args`` of a Serve config file, for ``serve deploy``."""
     config = ServeConfig.model_validate(config)
     resources: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]  # Ray's
-    gpus = 1 if resources.get("GPU", 0) >= config.replicas else 0
+    here, there = (config.replicas, 0) if config.profile == "one" else (0, config.towers)
+    gpus = 1 if resources.get("GPU", 0) >= max(here, there) else 0
     options: dict[str, Any] = {
-        "ray_actor_options": {"num_cpus": config.cpus, "num_gpus": gpus},
+        "ray_actor_options": {"num_cpus": config.cpus, "num_gpus": gpus if here else 0},
         "user_config": config.holding().model_dump(mode="json"),
     }
     if config.max_replicas is None:
@@ -189,7 +206,13 @@ def build_app(config: ServeConfig | dict[str, Any]) -> ray_serve.Application:
             "target_ongoing_requests": config.ongoing,
         }
     service: Any = Service  # what the decorator returns is a Deployment, which Ray's types do not say
-    application: ray_serve.Application = service.options(**options).bind(config)
+    arguments: list[Any] = [config]
+    if there:
+        actor = {"num_cpus": config.cpus, "num_gpus": gpus}
+        towers: Any = Towers
+        towers = towers.options(num_replicas=config.towers, ray_actor_options=actor)
+        arguments.append(towers.bind(config.cpus, config.precision, config.backend))
+    application: ray_serve.Application = service.options(**options).bind(*arguments)
     return application
 
 

@@ -8,6 +8,7 @@ One replica process holds one engine. All coroutines belong to one event loop; n
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from biomedray.serve.images import ImageStore, ImageUnavailableError, Picture
 from biomedray.serve.inputs import ImageSource, Item, Text, texts_of
@@ -128,6 +130,17 @@ class Engine:
         if self.index is None:
             raise Problem(404, "this service has no index; start it with --index", "no_index")
         return self.index
+
+    async def warm_up(self) -> None:
+        """Embed a text and an image, so that the first request finds everything loaded.
+
+        Raises:
+            RuntimeError: the model does not answer as it should.
+        """
+        blank = io.BytesIO()
+        Image.new("RGB", (self.encoder.image_size, self.encoder.image_size)).save(blank, "PNG")
+        await self.lanes.canary()
+        await self.lanes.images([ImageSource(blank.getvalue())], ["image"])
 
     def update_gauges(self) -> None:
         """Bring the queue gauges up to date, before metrics are read."""

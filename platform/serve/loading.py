@@ -9,6 +9,7 @@ A model and an index that don't belong together are not put in: the engine befor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from biomedray.errors import UserError
 from biomedray.serve.engine import Engine
 from biomedray.serve.generation import CURRENT
 from biomedray.serve.images import ImageStore
+from biomedray.serve.lanes import Lanes, Towers
 from biomedray.serve.limits import Limits
 from biomedray.serve.metrics import Metrics
 from biomedray.serve.search import SearchIndex
@@ -62,6 +64,10 @@ class Place:
     device: str
     limits: Limits
     metrics: Metrics | None = None
+    precision: str = "float32"
+    backend: str = "torch"
+    towers: Callable[[str, str], Towers] | None = None
+    """Of a model's fingerprint and spec, towers that run elsewhere; None: here."""
 
 
 def resolve(holding: Holding) -> Holding:
@@ -108,12 +114,16 @@ def load(holding: Holding, place: Place, before: Loaded | None = None) -> Loaded
     marked = mark(holding)
     found = resolve(holding)
     lanes = before.engine.lanes if before is not None and before.mark.model == marked.model else None
-    encoder: Any = lanes.encoder if lanes else Encoder.load(found.model, place.device)
+    encoder: Any = lanes.encoder if lanes else Encoder.load(found.model, place.device, place.precision, place.backend)
     index = images = None
     if found.index is not None:
         index = SearchIndex.open(found.index, encoder.fingerprint)
         images = ImageStore(index.generation, found.pairs)
-    return Loaded(Engine(encoder, index, images, place.limits, place.metrics, lanes), marked)
+    metrics = place.metrics or Metrics()
+    if lanes is None and place.towers is not None:
+        encoder.let_go()
+        lanes = Lanes(encoder, place.limits, metrics, place.towers(encoder.fingerprint, found.model))
+    return Loaded(Engine(encoder, index, images, place.limits, metrics, lanes), marked)
 
 
 def _mark(name: str, files: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from biomedray.serve.slot import ENGINE, Leased, Slot
 from biomedray.serve.uploads import ImageProxy, ImageSearch, sent_image, sent_images
 
 Vectors = NDArray[np.float32]
+_READY_SECONDS = 5.0
 MODEL_ALIAS = "biomedray"  # whichever model is served: for callers that must name one
 
 
@@ -94,11 +96,12 @@ async def alive() -> Response:
 
 @router.get("/readyz")
 async def ready(engine: EngineDep) -> Response:
-    """The model answers, and answers as it did at first."""
-    try:
-        await engine.lanes.canary()
-    except Exception:  # noqa: BLE001  # whatever ails the model, the answer is the same: not ready
-        raise Problem(503, "the model does not answer as it should", "not_ready", retry_after=5) from None
+    """The model answers, and answers as it did at first: as known from the last seconds, so that full queues don't matter."""
+    if not engine.lanes.health().ok:
+        try:
+            await asyncio.wait_for(engine.lanes.canary(), _READY_SECONDS)
+        except Exception:  # noqa: BLE001  # whatever ails the model, the answer is the same: not ready
+            raise Problem(503, "the model does not answer as it should", "not_ready", retry_after=5) from None
     return JSONResponse({"status": "ready"})
 
 
@@ -123,12 +126,14 @@ async def model(name: str, engine: EngineDep) -> Response:
 
 
 @router.get("/v1/info")
-async def info(engine: EngineDep) -> Response:
-    """Limits, fingerprints, and what the index holds."""
+async def info(request: Request, engine: EngineDep) -> Response:
+    """Limits, fingerprints, and what the index holds; ``trouble`` says that something newer was found and can't be served."""
     encoder = engine.encoder
     sizes = {"embed_dim": encoder.embed_dim, "context_length": encoder.context_length, "image_size": encoder.image_size}
-    about = {"name": encoder.name, "fingerprint": encoder.fingerprint, "device": encoder.device, **sizes}
-    return JSONResponse({"model": about, "index": _index_card(engine), "limits": engine.limits.resolved()})
+    computes = {name: getattr(encoder, name, None) for name in ("device", "precision", "backend")}
+    about = {"name": encoder.name, "fingerprint": encoder.fingerprint, **computes, **sizes}
+    answer = {"model": about, "index": _index_card(engine), "limits": engine.limits.resolved()}
+    return JSONResponse({**answer, "trouble": request.app.state.slot.trouble})
 
 
 @router.post("/v1/embeddings", dependencies=JSON_BODY, response_model=schemas.EmbeddingsAnswer)
