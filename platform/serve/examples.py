@@ -56,7 +56,7 @@ ROUTES: dict[tuple[str, str], Route] = {
         "Embeddings",
         "Texts and images to vectors, as OpenAI's route",
         "A string that begins with data:image/ is an image, any other one a text. Vectors have length one and come in "
-        "the order of the input. Accept: application/octet-stream or application/x-npy gives bytes instead of JSON, the quickest way.",
+        "the order of the input. Accept: application/octet-stream or application/x-npy gives bytes, the quickest way.",
         {
             "a text": {"input": "chest radiograph with consolidation"},
             "several texts": {
