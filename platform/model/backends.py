@@ -107,7 +107,7 @@ class OpenVino:
             try:
                 with torch.no_grad(), warnings.catch_warnings():  # in inference mode nothing is traced
                     warnings.simplefilter("ignore")  # of the tracer, on Python numbers; the encoder compares vectors
-                    graph = openvino.convert_model(_Tower(clip, tower), example_input=example, input=[shape])
+                    graph = openvino.convert_model(Tower(clip, tower), example_input=example, input=[shape])
                 return core.compile_model(graph, "CPU", settings)
             except Exception as error:  # noqa: BLE001  # whatever the converter finds in a tower that it doesn't know
                 line = (str(error) or type(error).__name__).strip().splitlines()[0]
@@ -125,12 +125,15 @@ class OpenVino:
         return _call(self._texts, tokens)
 
 
-class _Tower(nn.Module):
+class Tower(nn.Module):
+    """One tower as a module of its own, for what exports modules."""
+
     def __init__(self, clip: nn.Module, run: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
         self.clip, self._run = clip, run
 
     def forward(self, given: torch.Tensor) -> torch.Tensor:
+        """Pixels or tokens -> [n, D]."""
         return self._run(self.clip, given)
 
 

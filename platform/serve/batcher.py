@@ -17,6 +17,7 @@ up those with one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -176,12 +177,13 @@ class Batcher(Generic[Raw, Ready, Out]):
 
     def close(self) -> None:
         """Give up what waits and runs; its callers get an error."""
-        for task in self._running:
-            task.cancel()
-        for call in self._turns:
-            for job in call.waiting:
-                job.fail(RuntimeError("the service is going down"))
-        self._turns = []
+        turns, self._turns = self._turns, []
+        with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody left who waits
+            for task in self._running:
+                task.cancel()
+            for call in turns:
+                for job in call.waiting:
+                    job.fail(RuntimeError("the service is going down"))
 
     @contextmanager
     def _admitted(self, count: int) -> Iterator[None]:

@@ -7,7 +7,6 @@ health() -> (ok, seconds since the last good answer, reason)      reads what is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -47,9 +46,10 @@ class Canary:
 
     def start(self) -> None:
         """Ask from now on, every few seconds."""
-        if self._task is None or self._task.done():
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._sign_at = time.monotonic()
-            self._task = asyncio.get_running_loop().create_task(self._ask_on())
+            self._task = loop.create_task(self._ask_on())
 
     def close(self) -> None:
         """Ask no more."""
@@ -92,6 +92,5 @@ class Canary:
 
     async def _ask_on(self) -> None:
         while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await self.ask()
+            await self.ask()
             await asyncio.sleep(EVERY_SECONDS)

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 _CANARY = "chest radiograph"
 _TOKENIZED_TOGETHER = 64
-# What starting a batch costs, in tokens: measured for a BERT-base by benchmarks/serve_encoders.py.
+# What starting a batch costs, in tokens: for the CPU measured by benchmarks/serve_encoders.py, for a GPU an estimate.
 _START_TOKENS = {"cpu": 64, "cuda": 4096}
 
 
