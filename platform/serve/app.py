@@ -138,8 +138,8 @@ class Service:
 
     async def check_health(self) -> None:
         """Serve restarts the replica after three failures in a row."""
-        if self._slot.engine is not None:
-            await self._slot.engine.lanes.canary()
+        if self._slot.engine is not None and not (health := self._slot.engine.lanes.health()).ok:
+            raise RuntimeError(health.reason)
 
     async def _load(self) -> None:
         """Put in what the paths hold now.

@@ -70,8 +70,8 @@ class Engine:
         vectors = np.empty((len(items), self.encoder.embed_dim), np.float32)
         names = [param if len(items) == 1 else f"{param}[{number}]" for number in pictures]
         words = texts_of(items)
-        text_vectors, image_vectors, tokens = await _together(
-            self.lanes.texts(words), self.lanes.images(sources, names), self.lanes.count_tokens(words)
+        (text_vectors, tokens), image_vectors = await _together(
+            self.lanes.texts_counted(words), self.lanes.images(sources, names)
         )
         vectors[texts], vectors[pictures] = text_vectors, image_vectors
         return vectors, tokens

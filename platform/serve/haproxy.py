@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from biomedray import cluster
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError
 
@@ -93,6 +92,8 @@ def prepare(proxy: Proxy) -> None:
     Raises:
         UserError: HAProxy is asked for and not there.
     """
+    from biomedray import cluster
+
     if cluster.exists() or "ray.serve" in sys.modules:
         return
     if not choose(proxy):
