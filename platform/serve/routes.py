@@ -50,7 +50,8 @@ def create_app(served: Engine | Slot, send_request_id: bool = True, access: Acce
         yield
         slot.close()
 
-    app = DescribedAPI(title="biomedray", docs_url=None, redoc_url=None, lifespan=lifespan, separate_input_output_schemas=False)
+    plain: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = DescribedAPI(title="biomedray", lifespan=lifespan, separate_input_output_schemas=False, **plain)
     app.state.slot = slot
     app.state.page = static.load_page()
     app.include_router(router)

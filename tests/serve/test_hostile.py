@@ -1,0 +1,77 @@
+"""Hundreds of hostile requests on a real socket, beside a stream of good ones that loses none."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from biomedray.serve.access import Access
+from biomedray.serve.engine import Engine
+from biomedray.serve.images import ImageStore
+from biomedray.serve.keys import add_key
+from biomedray.serve.limits import Limits
+from biomedray.serve.routes import create_app
+from biomedray.serve.search import SearchIndex
+
+from . import hostile
+from .conftest import FakeEncoder
+from .hostile_cases import make
+
+LIMITS = Limits(read_seconds=0.5, read_rate=1_000_000)
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The application under uvicorn on a port of its own."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+@pytest.fixture
+def url_and_key(index_folder: Path, encoder: FakeEncoder, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    index = SearchIndex.open(index_folder, encoder.fingerprint)
+    key = add_key(tmp_path / "keys", "hostile")
+    engine = Engine(encoder, index, ImageStore(index.generation), LIMITS)
+    with served(create_app(engine, access=Access(keys=tmp_path / "keys"))) as url:
+        yield url, key
+
+
+def test_hundreds_of_hostile_requests(url_and_key: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    url, key = url_and_key
+    report = hostile.run(url, key, slow=2)
+    assert report.sent >= 300
+    assert report.failures == []
+    assert report.good_sent >= 10
+    assert report.good_failed == 0
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    metrics = httpx.get(f"{url}/metrics", headers={"x-api-key": key}).text
+    assert "biomedray_body_bytes_held 0.0" in metrics
+    assert 'status="500"' not in metrics
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.name.startswith("biomedray")]
+
+
+def test_the_cases_are_the_same_for_a_seed() -> None:
+    first, again, other = (list(make(seed, "host", None)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert len({case.name for case in first}) > 300
