@@ -28,7 +28,9 @@ from biomedray.serve.rates import Bucket
 PROBES = frozenset({"/livez", "/healthz", "/readyz"})
 """Routes that need no key and cost nothing."""
 
-_CHALLENGE = {"www-authenticate": 'Basic realm="biomedray", charset="UTF-8", Bearer'}
+_CHALLENGE = {
+    "www-authenticate": 'Basic realm="biomedray", charset="UTF-8", Bearer realm="biomedray"'
+}  # Chromium reads Basic only if all of the line has realms
 _GET_COST = 0.1
 _POST_COST = 1.0
 _ONCE = ("authorization", "x-api-key", "content-length", "content-type", "host", "origin")

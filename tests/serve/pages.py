@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
 from biomedray.serve.images import ImageStore
 from biomedray.serve.routes import create_app
@@ -48,10 +49,10 @@ def engine_of(index_folder: Path, encoder: FakeEncoder) -> Engine:
 
 
 @contextmanager
-def serving(engine: Engine) -> Iterator[str]:
+def serving(engine: Engine, access: Access | None = None) -> Iterator[str]:
     """The plain application on a free port; its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(engine), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, access=access), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
+from biomedray.serve.keys import add_key
 
 from .conftest import FakeEncoder, draw
 from .pages import HOSTILE, NEEDS_CHROMIUM, browsing, engine_of, make_index, new_page, serving, watched
@@ -22,8 +24,13 @@ RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory, encoder: FakeEncoder) -> Iterator[str]:
-    with serving(engine_of(make_index(tmp_path_factory.mktemp("page"), encoder), encoder)) as address:
+def index(tmp_path_factory: pytest.TempPathFactory, encoder: FakeEncoder) -> Path:
+    return make_index(tmp_path_factory.mktemp("page"), encoder)
+
+
+@pytest.fixture(scope="module")
+def url(index: Path, encoder: FakeEncoder) -> Iterator[str]:
+    with serving(engine_of(index, encoder)) as address:
         yield address
 
 
@@ -305,6 +312,21 @@ def test_zero_shot_shows_shares_as_text(opened: Any) -> None:
     page.wait_for_selector("#z-problem:has-text('at least two labels')")
 
 
+def test_proxies_are_public_figures_that_resemble_the_image(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/?tab=proxy")
+    page.set_input_files("#p-picker-file", RED)
+    status(page, "5 public figures resemble your image.", "#p-status")
+    ids = page.locator(".proxies code").all_inner_texts()
+    assert all(int(name.split(".")[0].removeprefix("PMC")) % 4 == 0 for name in ids)  # the red ones
+    assert set(page.locator(".proxies .badge").all_inner_texts()) <= {"CC BY", "CC BY-NC"}
+    page.fill("#p-min", "1")
+    page.uncheck("#p-comm")
+    page.set_input_files("#p-picker-file", RED | {"buffer": draw((200, 10, 90))})
+    page.wait_for_selector("#p-problem:has-text('No good proxy')")
+    assert watch.bodies("/v1/proxy")[-1]["min_score"] == 1
+
+
 def test_a_figure_of_the_index_can_be_classified(opened: Any) -> None:
     page, _ = opened
     page.goto("/?q=green")
@@ -321,6 +343,21 @@ def test_without_an_index_zero_shot_still_works(browser: Any, bare_url: str) -> 
         page.click("#alone button")
         page.set_input_files("#z-picker-file", RED)
         status(page, "Nearest:", "#z-status")
+
+
+def test_the_browser_asks_for_a_key_itself(browser: Any, index: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    key = add_key(tmp_path / "keys", "ward-7")
+    with serving(engine_of(index, encoder), Access(keys=tmp_path / "keys")) as url:
+        with new_page(browser, url) as page:
+            response = page.goto("/?q=red")
+            assert (response.status, response.headers["www-authenticate"].split()[0]) == (401, "Basic")
+        with new_page(browser, url, http_credentials={"username": "anyone", "password": key}) as page, watched(page, url):
+            page.goto("/?q=red")
+            status(page, "24 figures of 60")
+            page.wait_for_function("() => document.querySelector('.plate img').naturalWidth > 0")
+            command = copied(page, page.locator("#tools >> text=curl"))
+            assert key not in command
+            assert len(shell(f"KEY={key}; {command}")["hits"]) == 24
 
 
 def test_the_colours_can_be_switched_and_stay(browser: Any, url: str) -> None:

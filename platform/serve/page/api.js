@@ -1,5 +1,7 @@
 // Asking the service: JSON in and out, a pause and a second try when it is busy, and refusals as sentences with a next step.
 
+import { sentence } from "./dom.js";
+
 const TRIES = 3;
 const LONGEST_PAUSE = 15; // seconds; beyond it the reader is asked instead
 
@@ -83,7 +85,7 @@ async function answerOf(response) {
 
 function plain(error, status) {
   const text = typeof error.message === "string" ? error.message : `the service answered with status ${status}`;
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+  return sentence(text.replace(/^image: /, ""));
 }
 
 let keys = null; // whether the service wants a key

@@ -19,8 +19,9 @@ export function citationOf(hit) {
 /** "Closer than 99.2 % of random pairs", or nothing where the index has no such measure. */
 export function closer(hit) {
   if (typeof hit.percentile !== "number") return "";
-  const share = hit.percentile >= 99.95 ? "99.9" : hit.percentile.toFixed(1);
-  return `Closer than ${share} % of random pairs`;
+  const digits = hit.percentile >= 99.9 ? 100 : 10; // rounded down, so that nothing is closer than all
+  const share = Math.min(Math.floor(hit.percentile * digits) / digits, 99.99);
+  return `Closer than ${share.toFixed(digits === 100 ? 2 : 1)} % of random pairs`;
 }
 
 export function badge(element, hit) {

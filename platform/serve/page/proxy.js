@@ -51,7 +51,7 @@ async function ask() {
 
 function clear() {
   hideProblem("p-problem");
-  at("p-status").textContent = "";
+  at("p-status").textContent = at("p-note").textContent = "";
   at("p-tools").hidden = true;
   at("proxies").replaceChildren();
 }
@@ -63,6 +63,7 @@ function tell(asked, answer) {
     showProblem("p-problem", `${answer.note || "No public figure of this index is near enough to stand in for your image."} Allow more licences or a lower similarity, or go without.`, []);
     return;
   }
+  at("p-note").textContent = answer.note ?? "";
   at("proxies").replaceChildren(...answer.proxies.map(proxy));
   at("p-tools").hidden = false;
   const lines = () => answer.proxies.map(idAndLicense).join("\n");

@@ -19,9 +19,9 @@ const EXAMPLES = [
   "flow chart of study selection",
 ];
 const SCORES = `Similarity is the cosine between the query and a figure in the model's space: 1 is the same direction, 0 is
-  unrelated. What is usual depends on the model, so where it was measured the page also says how many random pairs of a query
-  and a figure of this index are farther apart: 99.2 % means that of 1,000 random figures 992 are less alike. Neither is a
-  probability, nor says that a finding is there.`;
+  unrelated. What is usual depends on the model, so where it was measured the page also says how many random pairs of this
+  index (a query of its kind and a figure that it does not belong to) are less alike: closer than 99.2 % means that 992 of 1,000
+  such pairs are. Neither is a probability, nor does it say that a finding is there.`;
 
 let picker = null;
 let most = 1000; // k that the service allows
