@@ -10,6 +10,7 @@ All coroutines belong to one event loop; nothing blocks it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -111,7 +112,7 @@ class Lanes:
         self.limits = limits
         self._metrics = metrics
         self._towers = towers or Towers.here(encoder)
-        self._decoders = ThreadPoolExecutor(threads or limits.prepare_threads, "decode")
+        self._decoders = ThreadPoolExecutor(threads or limits.prepare_threads or _decoders(encoder.device), "decode")
         self._tokenizer = ThreadPoolExecutor(1, "tokenize")
         self._texts: Batcher[str, Tokenized, tuple[Vectors, int]] = Batcher(
             self._run_texts, self._ready_texts, None, self._text_options(), lambda row: len(row.ids)
@@ -272,6 +273,10 @@ class Lanes:
 
     def _stack(self, rows: Sequence[Vectors]) -> Vectors:
         return np.stack(rows) if rows else np.empty((0, self.encoder.embed_dim), np.float32)
+
+
+def _decoders(device: str) -> int:
+    return max(2, torch.get_num_threads() // 2 if device == "cpu" else os.cpu_count() or 2)
 
 
 def _checked(vectors: Vectors) -> Vectors:

@@ -54,8 +54,8 @@ class Limits(Config):
     """Images that wait or run at a time; beyond it 503."""
     queue_seconds: float = 10.0
     """Seconds that a text or image would wait by the speed measured lately; beyond it 503."""
-    prepare_threads: int = 2
-    """Threads that decode images."""
+    prepare_threads: int | None = None
+    """Threads that decode images; None: half as many as the model has, on a GPU as many as there are cores, two at least."""
     batch_texts: int = 64
     """Texts that the encoder takes at once."""
     batch_tokens: int = 4096
