@@ -93,7 +93,8 @@ def _encoder(spec: str) -> Encoder:
 
 
 def _say(out: Path, found: Embedded) -> None:
-    parts = [f"{count:,} {name}" for name, count in (("images", found.images), ("texts", found.texts)) if count]
+    counts = (("image", found.images), ("text", found.texts))
+    parts = [f"{count:,} {name}{'s' * (count != 1)}" for name, count in counts if count]
     console.print(f"[bold]{out}[/bold]: {', '.join(parts)}", highlight=False)
     if found.left:
         errors.print(f"{len(found.left):,} left out, with reasons in {found.rejects}:", style="yellow", highlight=False)

@@ -48,6 +48,8 @@ class RefusedError(WorkError):
         self.status = status
         self.code = code
         self.item = item
+        self.detail = message
+        """What the service said of the item itself."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,14 @@ def refusal(call: Call, outcome: httpx.Response | httpx.RequestError) -> Refused
     except (ValueError, KeyError, TypeError):
         text = f"{call.path}: the service answered with status {outcome.status_code}"
         return RefusedError(text, outcome.status_code)
+    detail = message.removeprefix(f"{param}: ")
     found = _ITEM.match(param)
     item = call.first + int(found[1]) if found else call.first if param in ("input", "image") and call.count == 1 else None
     if found:
         message = message.replace(found[0], found[0].replace(found[1], str(item)), 1)
-    return RefusedError(f"{call.path}: {outcome.status_code}: {message}", outcome.status_code, code, item)
+    refused = RefusedError(f"{call.path}: {outcome.status_code}: {message}", outcome.status_code, code, item)
+    refused.detail = detail
+    return refused
 
 
 def info() -> Plan[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Remote:
                 if error.item is None:
                     raise
                 entry = entries[left[error.item]]
-                found[left[error.item]] = Left(entry.name, kind, error.code or "refused", str(error))
+                found[left[error.item]] = Left(entry.name, kind, error.code or "refused", error.detail)
             else:
                 for number, vector in zip(left, vectors, strict=True):
                     found[number] = vector
