@@ -348,9 +348,8 @@ def test_without_an_index_zero_shot_still_works(browser: Any, bare_url: str) -> 
 def test_the_browser_asks_for_a_key_itself(browser: Any, index: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
     key = add_key(tmp_path / "keys", "ward-7")
     with serving(engine_of(index, encoder), Access(keys=tmp_path / "keys")) as url:
-        with new_page(browser, url) as page:
-            response = page.goto("/?q=red")
-            assert (response.status, response.headers["www-authenticate"].split()[0]) == (401, "Basic")
+        with new_page(browser, url) as page, pytest.raises(Exception, match="ERR_INVALID_AUTH_CREDENTIALS"):
+            page.goto("/?q=red")  # it would ask, but has nobody to ask; a challenge that it can't read would be a plain 401
         with new_page(browser, url, http_credentials={"username": "anyone", "password": key}) as page, watched(page, url):
             page.goto("/?q=red")
             status(page, "24 figures of 60")
