@@ -83,6 +83,8 @@ class ModelInfo(BaseModel):
     name: str
     fingerprint: str
     device: str
+    precision: str | None = None
+    backend: str | None = None
     embed_dim: int
     context_length: int
     image_size: int
@@ -94,6 +96,8 @@ class Info(BaseModel):
     model: ModelInfo
     index: dict[str, Any] | None
     limits: Limits
+    trouble: str | None = None
+    """What newer model or index was found and can't be served, and why."""
 
 
 class DescribedAPI(FastAPI):
