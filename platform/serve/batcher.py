@@ -77,8 +77,10 @@ class BatcherOptions:
     """Items of a request that are prepared in one call."""
     window: int = 4
     """Such calls of one request at a time, so that others get their turn."""
+    workers: int = 1
+    """Batches that ``run`` can take at a time, each by a model of its own."""
     ahead: int = 0
-    """Batches that are handed over before the one that runs has ended, if they are full: for a device with a queue."""
+    """Further batches that are handed over before one that runs has ended, if they are full: for a device with a queue."""
     observe: Callable[[int, float], None] | None = None
     """Called with (items, seconds) after each batch."""
     waited: Callable[[float], None] | None = None
@@ -242,7 +244,8 @@ class Batcher(Generic[Raw, Ready, Out]):
 
     def _wake(self) -> None:
         self._woken = False
-        while len(self._running) <= self._options.ahead and (batch := self._take(full=bool(self._running))):
+        workers, most = self._options.workers, self._options.workers + self._options.ahead
+        while len(self._running) < most and (batch := self._take(full=len(self._running) >= workers)):
             task = asyncio.create_task(self._run_to_end(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)

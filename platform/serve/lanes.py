@@ -75,6 +75,8 @@ class Towers:
     images: Callable[[list[Pixels]], Any]
     """N times [S, S, 3] uint8 -> [n, d], or a coroutine of that."""
     executor: Executor | None
+    workers: int = 1
+    """Models behind the coroutine functions."""
 
     @classmethod
     def here(cls, encoder: EncoderLike) -> Towers:
@@ -266,6 +268,7 @@ class Lanes:
             padding=padding,
             max_seconds=self.limits.queue_seconds,
             together=together,
+            workers=self._towers.workers,
             ahead=0 if self._towers.executor is not None and self.encoder.device == "cpu" else 1,
             observe=partial(self._metrics.observe_batch, kind),
             waited=partial(self._metrics.observe_stage, "queue"),

@@ -297,6 +297,28 @@ def test_only_full_batches_are_handed_over_ahead() -> None:
     assert seen[2:] == [(1, 1)]
 
 
+def test_each_worker_gets_a_batch() -> None:
+    seen, go = [], asyncio.Event()
+
+    async def far(items: list[int]) -> list[int]:
+        seen.append(items)
+        await go.wait()
+        return items
+
+    async def run() -> None:
+        batcher: Batcher[int, int, int] = Batcher(far, _prepare, None, BatcherOptions(4, 100, workers=2))
+        tasks = []
+        for number in range(1, 5):
+            tasks.append(asyncio.create_task(batcher.submit([number])))
+            await asyncio.sleep(0.005)
+        assert seen == [[1], [2]]
+        go.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    assert seen[2:] == [[3, 4]]
+
+
 def test_closing_gives_everyone_an_answer(model: SlowModel, executor: ThreadPoolExecutor) -> None:
     async def run() -> None:
         batcher = make(model, executor)
