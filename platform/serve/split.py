@@ -75,8 +75,8 @@ class Towers:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, batch)
 
 
-def remote_towers(handle: Any, fingerprint: str, spec: str) -> lanes.Towers:
-    """The towers of one model behind a handle of the deployment, for ``lanes.Lanes``."""
+def remote_towers(handle: Any, workers: int, fingerprint: str, spec: str) -> lanes.Towers:
+    """The towers of one model behind a handle of the deployment with so many replicas, for ``lanes.Lanes``."""
     asked = handle.options(multiplexed_model_id=f"{fingerprint} {spec}")
 
     async def texts(ids: Sequence[NDArray[np.int64]]) -> Vectors:
@@ -87,4 +87,4 @@ def remote_towers(handle: Any, fingerprint: str, spec: str) -> lanes.Towers:
         vectors: Vectors = await asked.images.remote(np.stack(pixels))
         return vectors
 
-    return lanes.Towers(texts, images, None)
+    return lanes.Towers(texts, images, None, workers)
