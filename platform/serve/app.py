@@ -112,7 +112,8 @@ class Service:
         self._place = Place(_device(), config.limits, self._slot.metrics, config.precision, config.backend)
         if towers is not None:
             # float32 here: what computes is elsewhere.
-            self._place = replace(self._place, precision="float32", backend="torch", towers=partial(remote_towers, towers, config.towers))
+            there = partial(remote_towers, towers, config.towers)
+            self._place = replace(self._place, precision="float32", backend="torch", towers=there)
         self._holding = config.holding()
         self._loaded: Loaded | None = None
         self._tasks: set[asyncio.Task[None]] = set()
