@@ -29,7 +29,8 @@ class Line:
 def start() -> None:
     """Let lines appear on stderr; once for each process."""
     if not _LOG.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        # Ray Serve may put a logger of its own, with its own level, in place of sys.stderr.
+        handler = logging.StreamHandler(sys.__stderr__ or sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
         _LOG.addHandler(handler)
         _LOG.propagate = False
