@@ -23,6 +23,9 @@ export function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 }
 
+/** A similarity in three digits. */
+export const score = (value) => value.toFixed(3).replace("-", "\u2212");
+
 /** "research-article" as "Research article". */
 export function spoken(value) {
   const text = value.replace(/[-_]+/g, " ");

@@ -80,7 +80,7 @@ function open(on) {
 function draw() {
   const focused = document.activeElement?.id;
   const groups = GROUPS.filter(([name, facet]) => set[name].length || Object.keys(facets[facet] ?? {}).length);
-  at("filters").replaceChildren(years(), journals(), ...groups.map(group), copies());
+  at("filters").replaceChildren(make("div", {}, years(), copies()), journals(), ...groups.map(group));
   drawChips();
   if (focused && at("filters").contains(at(focused))) at(focused).focus();
 }

@@ -1,7 +1,7 @@
 // The hits as figures, how one walks them with the arrow keys, and what both a card and the larger view say of a hit.
 
 import { LICENSES } from "./filters.js";
-import { at, copy, link, plural } from "./dom.js";
+import { at, copy, link, plural, score } from "./dom.js";
 
 const ALT = 160; // characters of a caption in the text that stands for its image
 
@@ -43,7 +43,7 @@ export function card(hit, { larger, like }) {
   drawPlate(part("plate"), hit, label);
   part("plate").addEventListener("click", () => larger(item));
   part("label").textContent = label;
-  part("score").textContent = `similarity ${hit.score.toFixed(3)}`;
+  part("score").textContent = `similarity ${score(hit.score)}`;
   part("closer").textContent = closer(hit);
   part("closer").hidden = !closer(hit);
   part("caption").textContent = hit.caption;

@@ -1,7 +1,7 @@
 // The larger view of one hit: a dialog with the whole caption, the facts, links, and steps to its neighbours.
 
 import { addJournal, LICENSES } from "./filters.js";
-import { at, button, copy, make, spoken } from "./dom.js";
+import { at, button, copy, make, score, spoken } from "./dom.js";
 import { articleOf, badge, citationOf, closer, labelOf, linkArticle, plates } from "./hits.js";
 
 const SIZE = 1024; // pixels; a JPEG, as browsers can't show every article's TIFF
@@ -91,7 +91,7 @@ function facts(hit) {
     ["Year", [hit.year]],
     ["Type", [hit.article_type && spoken(hit.article_type)]],
     ["Licence", [LICENSES[hit.license_group]]],
-    ["Similarity", [`${hit.score.toFixed(3)}${closer(hit) ? `. ${closer(hit)}.` : ""}`]],
+    ["Similarity", [`${score(hit.score)}${closer(hit) ? `. ${closer(hit)}.` : ""}`]],
     ["Size", [hit.image.width && `${hit.image.width} × ${hit.image.height} pixels`]],
     ["Figure id", [hit.pair_id]],
   ];

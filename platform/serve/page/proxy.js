@@ -1,7 +1,7 @@
 // The proxy tab: a private image in, public figures out; POST /v1/proxy. Nothing of it goes into the address or the history.
 
 import { asCurl, post, Refusal } from "./api.js";
-import { at, button, copy, make } from "./dom.js";
+import { at, button, copy, make, score } from "./dom.js";
 import { LICENSES } from "./filters.js";
 import { badge, closer } from "./hits.js";
 import { buildPicker } from "./picture.js";
@@ -91,7 +91,7 @@ function proxy(found) {
     if (address?.startsWith("https://")) links.append(make("a", { href: address, target: "_blank", rel: "noopener noreferrer", textContent: text }));
   }
   const about = make("div", {},
-    make("p", { className: "over" }, make("span", { className: "label", textContent: name }), make("span", { className: "score", textContent: `similarity ${found.score.toFixed(3)}` })),
+    make("p", { className: "over" }, make("span", { className: "label", textContent: name }), make("span", { className: "score", textContent: `similarity ${score(found.score)}` })),
     make("p", { className: "closer", textContent: closer(found), hidden: !closer(found) }),
     make("p", { className: "cited", textContent: found.citation ?? "" }),
     make("code", { textContent: found.pair_id }),

@@ -1,7 +1,7 @@
 // The zero-shot tab: an image, labels, a sentence around them; POST /v1/classify; bars with their values.
 
 import { asCurl, asJson, post, Refusal } from "./api.js";
-import { at, button, copy, make } from "./dom.js";
+import { at, button, copy, make, score } from "./dom.js";
 import { buildPicker } from "./picture.js";
 import { hideProblem, showProblem } from "./problem.js";
 
@@ -98,7 +98,7 @@ function bar({ label, probability, cosine }) {
   const fill = make("span", { className: "fill" });
   fill.style.width = `${100 * probability}%`;
   const value = make("span", { className: "value", textContent: percent(probability) });
-  value.append(make("small", { textContent: `similarity ${cosine.toFixed(3)}` }));
+  value.append(make("small", { textContent: `similarity ${score(cosine)}` }));
   return make("li", {}, make("span", { className: "name", textContent: label }), value, make("span", { className: "track", ariaHidden: "true" }, fill));
 }
 
