@@ -81,6 +81,13 @@ class Generator:
     _connections: int = 0
     _known: dict[int, Any] = field(default_factory=dict)
 
+    async def run(self) -> None:
+        """Open loop or closed; all connections are closed at the end."""
+        await (self.open_loop() if self.load.rate else self.closed_loop())
+        for connection in self._idle:
+            connection.close()
+        await asyncio.sleep(0)
+
     async def open_loop(self) -> None:
         """Poisson arrivals; waits for the last answer."""
         random_ = random.Random(self.load.seed)
@@ -169,7 +176,7 @@ def drive(load: Load, payloads: Sequence[Payload]) -> dict[str, Any]:
     """Load the service from this process; a summary, as ``summary``."""
     generator = Generator(load, payloads)
     cpu = time.process_time()
-    _loop_run(generator.open_loop() if load.rate else generator.closed_loop())
+    _loop_run(generator.run())
     spent = time.process_time() - cpu
     found = summary(load, generator.answers)
     return {**found, "generator_ms": 1000 * spent / max(1, len(generator.answers))}

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -200,6 +200,15 @@ class Query:
         image = None if self.image is None else _base64(self.image)
         weights = None if self.weights is None else dict(self.weights)
         return _given(text=self.text, image=image, vector=vector, pair_id=self.pair_id, minus=self.minus, weights=weights)
+
+
+class Parts(TypedDict, total=False):
+    """More of a query, by name."""
+
+    vector: Vectors | None
+    pair_id: str | None
+    minus: str | None
+    weights: Mapping[str, float] | None
 
 
 def search(query: Query, k: int, target: Target, filters: Mapping[str, Any] | None, collapse: bool) -> Plan[list[dict[str, Any]]]:

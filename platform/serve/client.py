@@ -15,19 +15,28 @@ import asyncio
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
 
 from biomedray.errors import WorkError
 from biomedray.serve import calls
-from biomedray.serve.calls import Call, Patience, Plan, Query, RefusedError, Target, Tries, Vectors
+from biomedray.serve.calls import Call, Parts, Patience, Plan, Query, RefusedError, Target, Tries, Vectors
 
 __all__ = ["AsyncClient", "Client", "RefusedError", "shrink_image"]
 
 T = TypeVar("T")
 Make = Callable[[dict[str, Any]], Plan[T]]
 _JPEG_QUALITY = 95
+
+
+class Options(TypedDict, total=False):
+    """How patient a client is, and what it does to images; as ``_Base`` says."""
+
+    timeout: float
+    retries: int
+    deadline: float
+    shrink: int | None
 
 
 class _Base:
@@ -77,7 +86,9 @@ class _Base:
 class Client(_Base):
     """Talks to one service and waits; use it as a context manager or call ``close``. Threads may share it."""
 
-    def __init__(self, url: str, key: str | None = None, *, transport: httpx.BaseTransport | None = None, **more: Any) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, *, transport: httpx.BaseTransport | None = None, **more: Unpack[Options]
+    ) -> None:
         """As ``_Base``: ``timeout``, ``retries``, ``deadline``, ``shrink``."""
         super().__init__(url, key, **more)
         self._http = httpx.Client(base_url=url, headers=self._headers, transport=transport)
@@ -127,7 +138,7 @@ class Client(_Base):
         target: Target = "figure",
         filters: Mapping[str, Any] | None = None,
         collapse_duplicates: bool = True,
-        **parts: Any,
+        **parts: Unpack[Parts],
     ) -> list[dict[str, Any]]:
         """Hits, best first, as docs/reference/http.md says; ``parts``: vector, pair_id, minus, weights."""
         return self._do(calls.search(self._query(image, text=text, **parts), k, target, filters, collapse_duplicates))
@@ -178,7 +189,7 @@ class AsyncClient(_Base):
         *,
         in_flight: int = 4,
         transport: httpx.AsyncBaseTransport | None = None,
-        **more: Any,
+        **more: Unpack[Options],
     ) -> None:
         """As ``_Base``: ``timeout``, ``retries``, ``deadline``, ``shrink``."""
         super().__init__(url, key, **more)
@@ -223,7 +234,7 @@ class AsyncClient(_Base):
         target: Target = "figure",
         filters: Mapping[str, Any] | None = None,
         collapse_duplicates: bool = True,
-        **parts: Any,
+        **parts: Unpack[Parts],
     ) -> list[dict[str, Any]]:
         """As ``Client.search``."""
         return await self._do(calls.search(self._query(image, text=text, **parts), k, target, filters, collapse_duplicates))
