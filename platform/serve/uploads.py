@@ -8,10 +8,11 @@ from pydantic import Field
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from biomedray.serve.filters import Filters
 from biomedray.serve.inputs import ImageSource, too_large
 from biomedray.serve.limits import Limits
 from biomedray.serve.problems import Problem, bad_value
-from biomedray.serve.schemas import Filters, Finite
+from biomedray.serve.schemas import Finite
 
 _RAW_TYPES = ("image/", "application/octet-stream", "application/dicom")
 
