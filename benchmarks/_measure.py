@@ -38,10 +38,10 @@ def work(ways: Mapping[str, Way], name: str, arguments: Sequence[str], warm: Seq
     print("\n" + json.dumps(found), flush=True)
 
 
-def child(script: str, name: str, *arguments: object) -> dict[str, Any]:
-    """Run one way in a process of its own; adds ``tree_cpu_s``, with what it takes to start and import."""
+def child(script: str, name: str, *arguments: object, threads: int | None = 1) -> dict[str, Any]:
+    """Run one way in a process of its own, with so many threads; adds ``tree_cpu_s``, with what it takes to start and import."""
     command = [sys.executable, script, "--child", name, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads or 1), "ARROW_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     lines = process.stdout.read().strip().splitlines()

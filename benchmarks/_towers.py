@@ -11,6 +11,7 @@ import json
 import random
 import tarfile
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def encoder(precision: str = "float32") -> Any:
 
 def opened(layers: int = 12) -> Any:
     """A model of BiomedCLIP's shapes: ViT-B/16 at 224 pixels, BERT-base with 256 tokens, random weights."""
+    with tempfile.TemporaryDirectory() as name:
+        return _opened(Path(name), layers)
+
+
+def _opened(folder: Path, layers: int) -> Any:
     import torch
     from open_clip.tokenizer import HFTokenizer
     from transformers import BertConfig
@@ -64,17 +70,26 @@ def opened(layers: int = 12) -> Any:
     from biomedray.model.weights import OpenedModel
 
     torch.manual_seed(0)
+    make_vocabulary(captions(2000), _VOCABULARY, folder)
+    config = BertConfig(vocab_size=_VOCABULARY, num_hidden_layers=layers)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_proj_type": "mlp", "context_length": 256}
+    text["hf_pooler_type"] = "cls_last_hidden_state_pooler"
+    vision = {"timm_model_name": VIT, "timm_pool": "", "timm_proj": "linear", "image_size": 224}
+    model_cfg = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
+    clip = towers.build(model_cfg, folder).eval()
+    return OpenedModel(clip, {"model_cfg": model_cfg}, HFTokenizer(str(folder), context_length=256), "random")
+
+
+def write_model(folder: Path) -> None:
+    """Such a model as an artifact that ``biomedray serve`` takes."""
+    from open_clip.transform import PreprocessCfg
+
+    from biomedray.model.weights import export
+
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_vocabulary(captions(2000), _VOCABULARY, folder)
-        config = BertConfig(vocab_size=_VOCABULARY, num_hidden_layers=layers)
-        (folder / "config.json").write_text(json.dumps(config.to_dict()))
-        text = {"hf_model_name": name, "hf_tokenizer_name": name, "hf_proj_type": "mlp", "context_length": 256}
-        text["hf_pooler_type"] = "cls_last_hidden_state_pooler"
-        vision = {"timm_model_name": VIT, "timm_pool": "", "timm_proj": "linear", "image_size": 224}
-        model_cfg = {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}
-        clip = towers.build(model_cfg, folder).eval()
-        return OpenedModel(clip, {"model_cfg": model_cfg}, HFTokenizer(name, context_length=256), "random")
+        made = _opened(Path(name), 12)
+        export(folder, made.clip, {**made.config, "preprocess_cfg": asdict(PreprocessCfg(size=224))}, Path(name))
 
 
 def _packages() -> list[Path]:

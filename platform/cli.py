@@ -326,6 +326,18 @@ def export(
         console.print(f"open_clip_train, in {out}: {options}", highlight=False, soft_wrap=True)
 
 
+def _beside(words: list[str]) -> dict[str, dict[str, str]]:
+    """Of NAME=MODEL[,INDEX], what each name holds."""
+    found = {}
+    for word in words:
+        name, equals, paths = word.partition("=")
+        model, comma, index = paths.partition(",")
+        if not (name and equals and model) or name in found:
+            raise UserError(f"--beside {word}: write NAME=MODEL or NAME=MODEL,INDEX, each name once")
+        found[name] = {"model": model, **({"index": index} if comma else {})}
+    return found
+
+
 @app.command()
 def serve(
     model: Annotated[
@@ -343,6 +355,10 @@ def serve(
     proxy: Annotated[
         ProxyName, typer.Option(help="What stands in front: HAProxy where Ray has it, or Ray's own in Python.")
     ] = ProxyName.AUTO,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODEL[,INDEX]", help="One more model, with its index, under /NAME; may be repeated."),
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="API keys ('biomedray keys'); then every route but the probes wants one.")
     ] = None,
@@ -364,6 +380,7 @@ def serve(
 
     given = {"keys": keys and str(keys), "rate": rate, "access_log": access_log or None, "insecure": insecure or None}
     settings = [f"access.{name}={json.dumps(value)}" for name, value in given.items() if value is not None] + (settings or [])
+    settings += [f"beside={json.dumps(_beside(beside))}"] if beside else []
     if write_config is not None:
         write_deploy_config(write_config, model, index, pairs, host, port, settings)
         console.print(f"{write_config}: set the environment that it names on every node, then: serve deploy {write_config}")

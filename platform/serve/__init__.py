@@ -120,7 +120,10 @@ def write_deploy_config(
 
     config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings).placed()
     config.access.check(host)
-    content = deploy.deploy_config(config.resolved(), config.holding(), host, port, config.limits.request_seconds)
+    applications = [
+        deploy.Application(name, prefix, one.resolved(), one.holding()) for name, prefix, one in config.applications()
+    ]
+    content = deploy.deploy_config(applications, host, port, config.limits.request_seconds)
     deploy.write(path, content)
 
 

@@ -17,10 +17,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ray
 from pydantic import Field
@@ -39,6 +40,8 @@ from biomedray.serve.slot import Slot
 from biomedray.serve.split import Towers, remote_towers
 
 APP_NAME = "biomedray"
+# Not a route of the application that has none.
+_BESIDE = r"^(?!(v1|docs|static|metrics|livez|readyz|healthz|openapi)$)[a-z0-9][a-z0-9-]{0,40}$"
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,6 +85,8 @@ class ServeConfig(Config):
     """What computes the towers."""
     watch_seconds: float = Field(default=2.0, ge=0)
     """How often paths are looked at for another model or generation; 0 never."""
+    beside: dict[Annotated[str, Field(pattern=_BESIDE)], Holding] = Field(default={})
+    """More models, each an application of its own under /NAME with replicas like these."""
     limits: Limits = Limits()
     """Bounds of requests and queues."""
     access: Access = Access()
@@ -89,11 +94,19 @@ class ServeConfig(Config):
 
     def placed(self) -> ServeConfig:
         """With whole paths: replicas run in another folder."""
-        paths: dict[str, Any] = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(self, name))}
-        exists = Path(self.model).exists()
+        paths: dict[str, Any] = {}
         if self.access.keys is not None:
             paths["access"] = self.access.model_copy(update={"keys": self.access.keys.resolve()})
-        return self.model_copy(update={**paths, "model": str(Path(self.model).resolve() if exists else self.model)})
+        beside = {name: holding.placed() for name, holding in self.beside.items()}
+        return self.model_copy(update={**paths, **self.holding().placed().model_dump(), "beside": beside})
+
+    def applications(self) -> list[tuple[str, str, ServeConfig]]:
+        """Name, route prefix and configuration of each application: this model's, and those beside it."""
+        alone = self.model_copy(update={"beside": {}})
+        found = [(APP_NAME, "/", alone)]
+        for name, holding in self.beside.items():
+            found.append((f"{APP_NAME}-{name}", f"/{name}", alone.model_copy(update=dict(holding))))
+        return found
 
     def holding(self) -> Holding:
         """The part that can change while it runs."""
@@ -232,15 +245,18 @@ def serve(
     """
     config = config.placed()
     config.access.check(host)
-    load(config.holding(), Place("cpu", config.limits)).engine.close()  # what is wrong is said here, not in a replica's log
     _check_port(host, port)
-    cluster.start()
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(_check, config)  # what is wrong is said here, not in a replica's log
+        cluster.start()
+        checked.result()
     options = HTTPOptions(host=host, port=port, request_timeout_s=config.limits.request_seconds + PROXY_GRACE_SECONDS)
     url = f"http://{_shown_host(host)}:{port}"
     try:
         _start(options)
-        ray_serve.run(build_app(config), name=APP_NAME, route_prefix="/", logging_config=_QUIET)
-        _wait_until_ready(url)
+        for name, prefix, one in _sharing(config):
+            ray_serve.run(build_app(one), name=name, route_prefix=prefix, logging_config=_QUIET)
+            _wait_until_ready(url + prefix.rstrip("/"))
     except (RuntimeError, TimeoutError, RayError) as error:
         stop()
         raise WorkError(f"the service did not come up: {str(error).splitlines()[0]}") from error
@@ -249,6 +265,21 @@ def serve(
     if block:
         _wait_for_interrupt()
     return url
+
+
+def _check(config: ServeConfig) -> None:
+    for _, _, one in config.applications():
+        load(one.holding(), Place("cpu", one.limits)).engine.close()
+
+
+def _sharing(config: ServeConfig) -> list[tuple[str, str, ServeConfig]]:
+    """The applications; on a Ray of this process' own, replicas that want more CPUs than there are share them."""
+    found = config.applications()
+    replicas = sum(one.replicas + (one.towers if one.profile == "split" else 0) for _, _, one in found)
+    if os.environ.get("RAY_ADDRESS"):
+        return found
+    share = max(1, int(ray.cluster_resources().get("CPU", 1) // replicas))  # type: ignore[no-untyped-call]  # Ray's
+    return [(name, prefix, one.model_copy(update={"cpus": min(one.cpus, share)})) for name, prefix, one in found]
 
 
 def _start(options: HTTPOptions) -> None:
@@ -264,8 +295,10 @@ def stop(drain_seconds: float = _DRAIN_SECONDS) -> None:
     Serve's own shutdown takes the proxies away at once, and with them the answers of requests that still run.
     """
     with contextlib.suppress(Exception):  # there may be no replica, or none that answers: then nothing has to be waited for
-        handle: Any = ray_serve.get_app_handle(APP_NAME)
-        handle.broadcast("drain", drain_seconds).results(timeout_s=drain_seconds + _PATIENCE_SECONDS)
+        handles: list[Any] = [ray_serve.get_app_handle(name) for name in ray_serve.status().applications]
+        draining = [handle.broadcast("drain", drain_seconds) for handle in handles]
+        for answers in draining:
+            answers.results(timeout_s=drain_seconds + _PATIENCE_SECONDS)
     ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's
 
 

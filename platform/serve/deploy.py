@@ -6,6 +6,8 @@ has changed, ``serve deploy`` swaps model and index in the replicas that run, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,34 @@ PROXY_GRACE_SECONDS = 15.0
 """The proxy gives up so much later than the replica, so that a caller gets the replica's JSON refusal."""
 
 
-def deploy_config(config: dict[str, Any], holding: Config, host: str, port: int, request_seconds: float) -> dict[str, Any]:
-    """The file's content: ``config`` are app.ServeConfig's values, ``holding`` what may change while it runs."""
-    service = {"name": "Service", "user_config": holding.model_dump(mode="json")}
-    application = {
-        "name": "biomedray",
-        "route_prefix": "/",
-        "import_path": "biomedray.serve.app:build_app",
-        "args": config,
-        "deployments": [service],
-    }
+@dataclass(frozen=True)
+class Application:
+    """One application of the file: its values of app.ServeConfig, and what it holds."""
+
+    name: str
+    prefix: str
+    config: dict[str, Any]
+    holding: Config
+
+
+def deploy_config(applications: Sequence[Application], host: str, port: int, request_seconds: float) -> dict[str, Any]:
+    """The file's content."""
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port, "request_timeout_s": request_seconds + PROXY_GRACE_SECONDS},
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
-        "applications": [application],
+        "applications": [_application(one) for one in applications],
+    }
+
+
+def _application(one: Application) -> dict[str, Any]:
+    service = {"name": "Service", "user_config": one.holding.model_dump(mode="json")}
+    return {
+        "name": one.name,
+        "route_prefix": one.prefix,
+        "import_path": "biomedray.serve.app:build_app",
+        "args": one.config,
+        "deployments": [service],
     }
 
 

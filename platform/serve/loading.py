@@ -40,6 +40,12 @@ class Holding(Config):
     pairs: Path | None = None
     """Where the index's pairs artifact lies if it has moved."""
 
+    def placed(self) -> Holding:
+        """With whole paths: replicas run in another folder."""
+        paths = {name: path.resolve() for name in ("index", "pairs") if (path := getattr(self, name))}
+        model = str(Path(self.model).resolve()) if Path(self.model).exists() else self.model
+        return self.model_copy(update={**paths, "model": model})
+
 
 @dataclass(frozen=True)
 class Mark:

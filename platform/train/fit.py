@@ -20,7 +20,7 @@ import torch
 from torch import distributed
 
 from biomedray.errors import WorkError
-from biomedray.model import encoder, features, tokenizer, weights
+from biomedray.model import features, front, tokenizer, weights
 from biomedray.model.loss import world_size
 from biomedray.records import Split
 from biomedray.train import checkpoint
@@ -130,7 +130,7 @@ class _Loop:
         self._fetch_start()
         opened = weights.open_folder(job.start)
         tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(opened.clip))
-        settings = encoder.eval_settings(opened)
+        settings = front.eval_settings(opened)
         self._stepper = Stepper(opened.clip, self._config, device, tokens)
         self._progress = self._resume()
         data = job.config.data
@@ -144,7 +144,7 @@ class _Loop:
             job.config.validation.zeroshot,
             use_bf16(self._config, device),
         )
-        self._feed = Feed(job.source, job.index("train"), self._feed_settings(encoder.side(settings)))
+        self._feed = Feed(job.source, job.index("train"), self._feed_settings(front.side(settings)))
         self._plan = Plan(job.rows, self._config)
         watch = job.config.watch
         self._log = MetricsLog(job.out, self._progress.seen, watch) if self._rank == 0 else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from biomedray.model import encoder, features, tokenizer, weights
+from biomedray.model import features, front, tokenizer, weights
 from biomedray.train.prepare import check, prepare
 from biomedray.train.presets import TrainConfig
 from biomedray.train.rows import PairsReader
@@ -25,6 +25,6 @@ def look(pairs: Path | str, out: Path, config: TrainConfig) -> dict[str, float]:
     tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(opened.clip))
     data = config.data
     reader = PairsReader(job.source, job.index("val"), keep=2)
-    settings = encoder.eval_settings(opened)
+    settings = front.eval_settings(opened)
     validate = Validation(reader, data.val_pairs, settings, tokens, data.cache_mb, zeroshot=config.validation.zeroshot)
     return validate(opened.clip.to(device), device)
