@@ -33,7 +33,8 @@ LEVELS = [
     {"cli_evaluate", "cli_index", "cli_keys", "cli_serve", "cli_tune"},
     {"cli"},
 ]
-# The one file of each room that knows Ray; 'cluster' is the only one that starts it.
+# The one file of each room that knows Ray; serve has one more for its profile of several deployments, and one for shards of an
+# index. 'cluster' is the only one that starts it.
 RAY_EDGE = {
     "cluster.py",
     "ingest/pipeline.py",
@@ -42,6 +43,7 @@ RAY_EDGE = {
     "tune/sweep.py",
     "serve/app.py",
     "serve/split.py",
+    "serve/shards.py",
 }
 
 

@@ -28,8 +28,9 @@ def quantiles(queries: Matrix, rows: Matrix) -> list[float] | None:
     return [round(float(value), 6) for value in np.quantile(others, SHARES)]
 
 
-def percentile(score: float, table: Sequence[float] | None) -> float | None:
-    """Share in % of random pairs whose cosine is lower; 100 above all of them."""
+def percentiles(scores: NDArray[np.float32], table: Sequence[float] | None) -> list[float | None]:
+    """Share in % of random pairs whose cosine is lower than each score, 100 above all of them; None without a table."""
     if table is None:
-        return None
-    return round(100 * float(np.interp(score, table, SHARES)), 3)
+        return [None] * len(scores)
+    found: list[float | None] = np.round(100 * np.interp(scores, table, SHARES), 3).tolist()
+    return found

@@ -117,12 +117,21 @@ class Ivf:
         return found
 
     def probes(self, vector: NDArray[np.float32], share: float, lists: Counts | None) -> int:
-        """How many of the nearest lists hold this share of the rows; ``lists`` [lists] counts those that pass the filters."""
+        """How many of the nearest lists are to be read; ``lists`` [lists] counts the rows of each that pass the filters.
+
+        Without filters this share of the lists. With them, so many that they hold this share of the rows that pass, and that
+        as many of them hold any: a filter that goes with the content (a journal) leaves rows in few lists, near the query or far.
+        """
+        wanted = math.ceil(share * self.lists)
         if lists is None:
-            return math.ceil(share * self.lists)
-        order = np.argsort(-(self._centroids @ vector))
-        held = np.cumsum(lists[order])
-        return int(np.searchsorted(held, share * held[-1])) + 1
+            return wanted
+        tally = lists[np.argsort(-(self._centroids @ vector))]
+        holding = np.flatnonzero(tally)
+        if not len(holding):
+            return 1
+        held = np.cumsum(tally)
+        enough = int(np.searchsorted(held, share * held[-1]))
+        return max(enough, int(holding[min(wanted, len(holding)) - 1])) + 1
 
 
 def _lists_of_rows(index: Any, lists: int, rows: int) -> Lists:

@@ -160,4 +160,4 @@ def _column(pairs: Path, splits: Sequence[str], name: str) -> Iterator[str]:
 
 def _matrix(column: pa.ChunkedArray) -> Matrix:
     values: Matrix = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    return values.reshape(len(column), -1)
+    return values.reshape(len(column), column.type.list_size)

@@ -9,6 +9,7 @@ keys.npy         [2, n] uint64: hashes of pair ids ascending, and their rows
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,21 +155,24 @@ class Table:
             reader = pa.ipc.open_file(source)
             self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             self.schema = reader.schema
-        self._ends = np.cumsum([batch.num_rows for batch in self._batches])
+        self._columns = [batch.columns for batch in self._batches]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
 
     def record(self, row: int) -> dict[str, Any]:
         """One row."""
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        batch = self._batches[number]
-        place = row - int(self._ends[number]) + batch.num_rows
-        return {name: column[place].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        number, place = self._find(row)
+        return {name: column[place].as_py() for name, column in zip(self.schema.names, self._columns[number], strict=True)}
 
     def value(self, row: int, name: str) -> Any:
         """One cell."""
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        batch = self._batches[number]
-        return batch.column(name)[row - int(self._ends[number]) + batch.num_rows].as_py()
+        number, place = self._find(row)
+        return self._columns[number][self.schema.get_field_index(name)][place].as_py()
 
     def table(self) -> pa.Table:
         """All of it, still mapped."""
         return pa.Table.from_batches(self._batches, self.schema)
+
+    def _find(self, row: int) -> tuple[int, int]:
+        """Batch of a row, and its place there."""
+        number = bisect_right(self._starts, row) - 1
+        return number, row - self._starts[number]

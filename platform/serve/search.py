@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from biomedray.artifacts import read_manifest
 from biomedray.errors import UserError, WorkError
-from biomedray.serve.calibration import percentile
+from biomedray.serve.calibration import percentiles
 from biomedray.serve.filters import ALL_ROWS, Filters
 from biomedray.serve.generation import DEAD, Generation, Kind, SegmentCard, Target, read_current
 from biomedray.serve.merge import Part, first_of_each, merge
@@ -180,12 +180,10 @@ class Index(ABC):
 
     def _found(self, query: Query, top: Top) -> Found:
         part = top.part
-        records = self.records([int(row) for row in part.rows])
+        records = self.records(part.rows.tolist())
         table = self.generation.quantiles.get(f"{query.kind}/{query.target}")
-        hits = [
-            Hit(int(row), float(score), record, percentile(float(score), table))
-            for row, score, record in zip(part.rows, part.scores, records, strict=True)
-        ]
+        lines = zip(part.rows.tolist(), part.scores.tolist(), records, percentiles(part.scores, table), strict=True)
+        hits = [Hit(*line) for line in lines]
         return Found(hits, top.total, self.shards, top.answered)
 
 
@@ -309,6 +307,12 @@ def open_generation(folder: Path, encoder_fingerprint: str) -> tuple[Path, Gener
             f"but the model is {encoder_fingerprint}); serve that model or build the index again with this one"
         )
     return where, generation
+
+
+def join_tops(tops: Sequence[Top], ask: Ask, count: int) -> Top:
+    """The answers of several shards to one ask as one."""
+    part = merge([top.part for top in tops], count, ask.query.collapse)
+    return Top(part, sum(top.total for top in tops), sum(top.answered for top in tops))
 
 
 def segment_of(segments: Sequence[Segment], row: int) -> Segment:

@@ -33,6 +33,8 @@ EXACT_ROWS = 2_500
 """Up to so many rows that pass a filter, a product with all of them is cheaper than reading inverted lists for them."""
 MOST_CANDIDATES = 8_192
 """More candidates than this are not asked of an inverted file: all rows are compared then."""
+_NEARLY = 0.9
+"""A filter that passes nine tenths of what a setting was measured for needs no more."""
 _UNTUNED = Probe(selectivity=0.0, share=1.0, depth=40, recall=0.0)
 
 
@@ -68,14 +70,21 @@ class Searcher:
         return best(scores[rows], rows, wanted)
 
     def probe(self, kind: str, selectivity: float) -> Probe:
-        """The measured setting for a share of rows that pass, or for the next smaller share."""
-        table = self._probes.get(kind, [])
-        fitting = [probe for probe in table if probe.selectivity <= selectivity]
-        return fitting[0] if fitting else (table[-1] if table else _UNTUNED)
+        """The setting measured for a share of rows that pass, or for the next smaller share; below all, more lists still."""
+        table = self._probes.get(kind)
+        if not table:
+            return _UNTUNED
+        fitting = next((probe for probe in table if probe.selectivity <= selectivity / _NEARLY), None)
+        if fitting is not None:
+            return fitting
+        more = min(1.0, table[-1].share * table[-1].selectivity / selectivity)
+        return table[-1].model_copy(update={"share": more})
 
     def _by_lists(self, ivf: Ivf, vector: Scores, kind: str, wanted: int, k: int, selection: Selection) -> tuple[Scores, Rows]:
         probe = self.probe(kind, selection.count / len(self.vectors))
-        count = min(max(wanted, probe.depth * k), selection.count, MOST_CANDIDATES)
+        apart = selection.lists is not None and 2 * np.count_nonzero(selection.lists) < ivf.lists
+        depth = 2 * probe.depth if apart else probe.depth  # rows of few lists are alike, and codes tell them apart less well
+        count = min(max(wanted, depth * k), selection.count, MOST_CANDIDATES)
         for probes in (ivf.probes(vector, probe.share, selection.lists), ivf.lists):
             rows = ivf.candidates(vector[None], count, probes, selection.bits)[0]
             rows = np.sort(rows[rows >= 0])
