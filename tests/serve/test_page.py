@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
 from biomedray.serve.keys import add_key
 
-from .conftest import FakeEncoder, draw
+from .. import dicoms
+from .conftest import COLORS, FakeEncoder, draw
 from .pages import HOSTILE, NEEDS_CHROMIUM, browsing, engine_of, make_index, new_page, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
@@ -245,14 +247,16 @@ def test_images_are_dropped_and_pasted(opened: Any) -> None:
         page.wait_for_selector("#welcome", state="visible")
 
 
-def test_a_dicom_file_has_no_preview_and_is_sent_whole(opened: Any) -> None:
+def test_a_dicom_file_finds_figures_without_a_preview(opened: Any) -> None:
     page, watch = opened
     page.goto("/")
-    file = {"name": "IM0001", "mimeType": "", "buffer": bytes(128) + b"DICM" + bytes(40)}
-    page.set_input_files("#q-file", file)
+    data = dicoms.dicom(np.full((30, 40, 3), COLORS["red"], np.uint8), "RGB")
+    page.set_input_files("#q-file", {"name": "IM0001", "mimeType": "", "buffer": data})
     page.wait_for_selector("#q-shown:has-text('no preview')")
-    page.wait_for_selector("#problem:visible")
-    assert base64.b64decode(watch.bodies("/v1/search")[0]["image"]) == file["buffer"]
+    page.wait_for_function("() => document.querySelector('.hit .caption')?.textContent.includes('red')")
+    assert base64.b64decode(watch.bodies("/v1/search")[0]["image"]) == data
+    page.set_input_files("#q-file", {"name": "broken.dcm", "mimeType": "", "buffer": data[:200]})
+    page.wait_for_selector("#problem:has-text('DICOM')")
 
 
 def test_more_figures_are_added_and_focused(opened: Any) -> None:
@@ -296,6 +300,23 @@ def test_what_is_copied_works_in_a_terminal(opened: Any, tmp_path: Path) -> None
     assert len(command) < 600
     assert shell(f"cd {tmp_path} && {command}")["hits"][0]["score"] > 0.5
     assert copied(page, page.locator(".cite").nth(1)).startswith("On red figures")
+
+
+def test_copying_needs_no_https_and_long_words_stay_out_of_the_address(browser: Any, url: str) -> None:
+    with new_page(browser, url) as page, watched(page, url):
+        page.add_init_script("delete Navigator.prototype.clipboard")  # as on http:// of another machine
+        page.goto("/?license=comm")
+        page.fill("#q", "\u7ea2" * 1900)
+        page.press("#q", "Enter")
+        status(page, "20 figures of 20")
+        assert page.url == f"{url}/?license=comm"
+        page.locator(".plate").first.click()
+        page.click("#larger >> text=Copy figure id")
+        page.wait_for_selector("#larger .toast:has-text('Figure id copied')")
+        page.keyboard.press("Escape")
+        page.fill("#q", "")
+        page.press("#q", "Control+V")
+        assert page.input_value("#q") == page.evaluate("document.querySelector('.hits > li').hit.pair_id")
 
 
 def test_zero_shot_shows_shares_as_text(opened: Any) -> None:

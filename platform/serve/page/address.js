@@ -5,6 +5,8 @@ import { isTab } from "./tabs.js";
 
 const ONE = { tab: "search", q: "", without: "", like: "", target: "figure", from: "", to: "", copies: "", n: "24", mix: "50", template: "" };
 const MANY = ["license", "journal", "type", "kind", "split", "label"];
+const LONG = ["label", "without", "q"]; // what makes an address too long, and is then left out of it
+const MOST = 6000; // characters; the service refuses requests of 8,192 bytes
 
 /** The state that an address's query string stands for; what it can't mean is left at its usual value. */
 export function readAddress(search = location.search) {
@@ -26,6 +28,7 @@ export function addressOf(state) {
   const params = new URLSearchParams();
   for (const [name, usual] of Object.entries(ONE)) if (state[name] && state[name] !== usual) params.set(name, state[name]);
   for (const name of MANY) for (const value of state[name]) params.append(name, value);
+  for (const name of LONG) if (String(params).length > MOST) params.delete(name);
   return params.size ? `?${params}` : location.pathname;
 }
 

@@ -96,7 +96,8 @@ function body(k) {
 
 function likeThis(pairId, label) {
   const path = pairId.split("/").map(encodeURIComponent).join("/");
-  return { pair_id: pairId, label: "Figures like", note: label, kind: "FIG", preview: `v1/images/${path}?size=128` };
+  const odd = pairId.split("/").some((part) => /^\.*$/.test(part)); // of a made-up address: it would lead elsewhere
+  return { pair_id: pairId, label: "Figures like", note: label, kind: "FIG", preview: odd ? null : `v1/images/${path}?size=128` };
 }
 
 /** Search for figures like one of the hits. */
