@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import ray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from ray import serve as ray_serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -40,8 +40,8 @@ from biomedray.serve.slot import Slot
 from biomedray.serve.split import Towers, remote_towers
 
 APP_NAME = "biomedray"
-# Not a route of the application that has none.
-_BESIDE = r"^(?!(v1|docs|static|metrics|livez|readyz|healthz|openapi)$)[a-z0-9][a-z0-9-]{0,40}$"
+_BESIDE = r"^[a-z0-9][a-z0-9-]{0,40}$"
+_ROUTES = frozenset({"v1", "docs", "static", "metrics", "livez", "readyz", "healthz"})
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,6 +56,12 @@ _PATIENCE_SECONDS = 10.0
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray gives a new proxy five seconds to answer and then kills it; a machine that is still busy with its pipeline needs longer.
 _CONTROLLER = {"runtime_env": {"env_vars": {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30"}}}
+
+
+def _not_a_route(name: str) -> str:
+    if name in _ROUTES:
+        raise ValueError(f"{name} is a route of every service; choose another name")
+    return name
 
 
 class ServeConfig(Config):
@@ -85,7 +91,7 @@ class ServeConfig(Config):
     """What computes the towers."""
     watch_seconds: float = Field(default=2.0, ge=0)
     """How often paths are looked at for another model or generation; 0 never."""
-    beside: dict[Annotated[str, Field(pattern=_BESIDE)], Holding] = Field(default={})
+    beside: dict[Annotated[str, Field(pattern=_BESIDE), AfterValidator(_not_a_route)], Holding] = Field(default={})
     """More models, each an application of its own under /NAME with replicas like these."""
     limits: Limits = Limits()
     """Bounds of requests and queues."""
