@@ -25,7 +25,7 @@ export function closer(hit) {
 }
 
 export function badge(element, hit) {
-  element.textContent = hit.license || LICENSES[hit.license_group] || "Licence unknown";
+  element.textContent = hit.license || (hit.license_group === "other" ? "Licence unknown" : LICENSES[hit.license_group]);
   element.title = LICENSES[hit.license_group] ?? "";
   element.classList.add(hit.license_group);
 }
