@@ -3,10 +3,10 @@
     python benchmarks/search.py [--rows N] [--small N] [--folder DIR]
 
 The vectors are generated, since no model and no million figures can lie in a repository: 5,000 clusters of different sizes in
-64 latent dimensions, spread to 512 with some noise of full rank; figures and captions of one latent point, each with its own noise
-and each moved by its modality's mean (the modality gap of CLIP models: a caption's cosine to its own figure is far below that
-of two figures of a cluster). Queries are points that the index does not have: 300 captions (text) and 300 figures (image), each
-near to a random row. The truth is the product with all float32 vectors. Cosines of random pairs are in the result.
+64 latent dimensions, spread to 512 with a little noise of full rank; figures and captions of one latent point, each with its
+own noise and each moved by its modality's mean (the modality gap of CLIP models: a caption's cosine to its own figure is far
+below that of two figures of a cluster). Queries are points that the index does not have: 300 captions (text) and 300 figures
+(image), each near to a random row. The truth is the product with all float32 vectors. Cosines of random pairs are in the result.
 
 Our index is built through the code that 'biomedray index' runs (both targets, metadata of 1,000,000 rows, settings chosen by
 measuring); its searches are those of the service: filters, ranking again, one of each duplicate cluster, records of the hits.
@@ -287,33 +287,37 @@ def _as_blocks(world: World) -> Iterator[Block]:
     for start, image, text, clusters, years in world.blocks():
         numbers = np.arange(start, start + len(image))
         names = [f"PMC{number:07d}" for number in numbers.tolist()]
-        same = lambda value, kind=pa.string(): pa.array([value] * len(names), kind)  # noqa: B023, E731  # a column of one value
         columns = {
             "pair_id": pa.array([f"{name}.1/fig-1/0" for name in names]),
             "pmcid": pa.array(names),
-            "version": same(1, pa.int32()),
+            "version": _same(1, len(names), pa.int32()),
             "doi": pa.array([f"10.1234/{name}" for name in names]),
             "article_title": pa.array([f"On the figures of {name}: a study of generated vectors" for name in names]),
             "journal": pa.array([f"Journal {journal}" for journal in (clusters % JOURNALS).tolist()]),
             "year": pa.array(years),
-            "article_type": same("research-article"),
-            "license_code": same("CC BY"),
-            "license_group": same("comm"),
-            "fig_label": same("Figure 1"),
+            "article_type": _same("research-article", len(names)),
+            "license_code": _same("CC BY", len(names)),
+            "license_group": _same("comm", len(names)),
+            "fig_label": _same("Figure 1", len(names)),
             "panel_label": pa.nulls(len(names), pa.string()),
             "caption": pa.array([f"{words[number % 97 :]}{name}" for number, name in zip(numbers.tolist(), names, strict=True)]),
-            "width": same(800, pa.int32()),
-            "height": same(600, pa.int32()),
-            "image_kind": same("single"),
+            "width": _same(800, len(names), pa.int32()),
+            "height": _same(600, len(names), pa.int32()),
+            "image_kind": _same("single", len(names)),
             "split": pa.array(["test" if number % 20 == 0 else "train" for number in numbers.tolist()]),
             "dup_cluster": pa.array(names),
             "image_sha256": pa.array([f"{number:064x}" for number in numbers.tolist()]),
-            "source": same(0, pa.int32()),
-            "file": same("data/split=train/part-00000.parquet"),
-            "row_group": same(0, pa.int32()),
+            "source": _same(0, len(names), pa.int32()),
+            "file": _same("data/split=train/part-00000.parquet", len(names)),
+            "row_group": _same(0, len(names), pa.int32()),
             "row": pa.array(numbers.astype(np.int32)),
         }
         yield Block(pa.table(columns), {"image": image, "text": text})
+
+
+def _same(value: Any, count: int, kind: pa.DataType | None = None) -> pa.Array:
+    """A column of one value."""
+    return pa.array([value] * count, kind or pa.string())
 
 
 def _timed(blocks: Iterator[Block], spent: list[float]) -> Iterator[Block]:

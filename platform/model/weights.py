@@ -31,6 +31,8 @@ from biomedray.model import bert
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+# Of tokenizers that others made; they count for the identity of a model that has them.
+_OTHER_TOKENIZER_FILES = ("added_tokens.json", "merges.txt", "vocab.json")
 
 _LOCAL = "local-dir:"
 _HUB = "hf-hub:"
@@ -194,7 +196,8 @@ def _pointing_to(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _identity(folder: Path, config: dict[str, Any]) -> str:
     text_cfg = {key: value for key, value in config["model_cfg"].get("text_cfg", {}).items() if not key.endswith("_name")}
-    files = [path for name in (*_WEIGHT_NAMES, *TOKENIZER_FILES) if (path := folder / name).is_file()]
+    names = (*_WEIGHT_NAMES, *TOKENIZER_FILES, *_OTHER_TOKENIZER_FILES)
+    files = [path for name in names if (path := folder / name).is_file()]
     digests = [_digest(path) for path in files]
     return fingerprint([config["model_cfg"].get("vision_cfg"), text_cfg, config.get("preprocess_cfg"), digests])
 

@@ -88,11 +88,11 @@ def nearest_others(vectors: MappedRows, queries: Matrix, own: Rows, masks: Seque
         for number, mask in enumerate(masks):
             columns = np.arange(len(block)) if mask is None else np.flatnonzero(mask[start : start + len(block)])
             part = scores if mask is None else scores[:, columns]
-            query, column = np.nonzero(part > limits[number][:, None])
-            seen[number].append((query, columns[column] + start, part[query, column]))
-            if start == 0 and part.shape[1] > K:  # what comes later must beat the first block's K
+            if start == 0 and part.shape[1] > K:  # what counts must be among the first block's K, or beat them
                 lowest = part.shape[1] - K
                 limits[number] = (np.partition(part, lowest, axis=1)[:, lowest] - 1e-6).astype(np.float32)
+            query, column = np.nonzero(part > limits[number][:, None])
+            seen[number].append((query, columns[column] + start, part[query, column]))
     return [_first_k(parts, len(queries)) for parts in seen]
 
 
