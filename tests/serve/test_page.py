@@ -391,10 +391,3 @@ def test_the_colours_can_be_switched_and_stay(browser: Any, url: str) -> None:
         page.reload()
         assert page.evaluate(ground) == dark
         assert page.get_attribute("#theme", "aria-pressed") == "true"
-
-
-def test_the_route_list_is_made_from_the_description(opened: Any) -> None:
-    page, _ = opened
-    page.goto("/docs")
-    page.wait_for_selector("h2:has-text('/v1/embeddings/image')")
-    assert page.locator("text=encoding_format").count() > 0
