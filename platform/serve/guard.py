@@ -15,11 +15,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,13 +35,13 @@ Busy = Callable[[str, int], float | None]
 
 _LOG = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cache-control": "no-store",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 _MARKS = (b",", b":", b"[", b"{")
 _RETRY_SECONDS = 1.0
@@ -83,7 +83,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         exchange = _Exchange(scope, headers, send, self._send_request_id)
-        exchange.headers.update(self._gate.origins.answer(headers))
+        exchange.headers += [(name.encode(), value.encode()) for name, value in self._gate.origins.answer(headers).items()]
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._serve(scope, headers, receive, exchange)
@@ -248,11 +248,12 @@ class _Watch:
             raise _DisconnectedError from error
 
     async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._exchange.whole:
-            self._left = True
-            self._task.cancel()
+        with suppress(Exception):  # a caller that can't be heard any more has not said that it left
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            if not self._exchange.whole:
+                self._left = True
+                self._task.cancel()
 
 
 class _Exchange:
@@ -267,7 +268,7 @@ class _Exchange:
         self.bytes_in = 0
         self.caller = Caller()
         self.meter: rates.Meter | None = None
-        self.headers = {**_HEADERS, "x-request-id": self.request_id} if send_request_id else dict(_HEADERS)
+        self.headers = [*_HEADERS, (b"x-request-id", self.request_id.encode())] if send_request_id else list(_HEADERS)
         self._scope = scope
         self._send = send
         scope["request_id"] = self.request_id
@@ -275,9 +276,9 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in self.headers.items():
-                headers.setdefault(name, value)
+            fields = list(message.get("headers", ()))
+            given = {name for name, _ in fields}
+            message["headers"] = [*fields, *(field for field in self.headers if field[0] not in given)]
         elif not message.get("more_body", False):
             self.whole = True
         await self._send(message)
