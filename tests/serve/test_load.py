@@ -74,7 +74,7 @@ def service(talk: Talk) -> Iterator[str]:
 
 def drive(talk: Talk, **options: Any) -> dict[str, Any]:
     with service(talk) as url:
-        load = _load.Load(url, **{"seconds": 0.5, "seed": 1, **options})
+        load = _load.Load(url, **{"seconds": 0.3, "seed": 1, **options})
         return _load.drive(load, _wire.text_payloads(url, ["a", "b", "c", "d"], items=1))
 
 
@@ -85,7 +85,7 @@ def test_every_status_is_counted_and_latency_apart() -> None:
     found = drive(talk, rate=200)
     assert set(found["by_status"]) == {"200", "503"}
     assert sum(found["by_status"].values()) == found["requests"]
-    assert 60 < found["requests"] < 145
+    assert 35 < found["requests"] < 90
     assert found["accepted_ms"]["p50"] > 0
     assert found["refused_ms"]["p99"] >= found["refused_ms"]["p50"]
     assert sum(row["items"] for row in found["timeline"]) == found["by_status"]["200"]
@@ -133,7 +133,7 @@ def test_latency_counts_from_when_a_request_was_due() -> None:
             threading.Event().wait(0.02)
         return vector()
 
-    found = drive(talk, rate=100)
+    found = drive(talk, rate=150)
     assert found["accepted_ms"]["max"] > 200
     assert found["accepted_ms"]["max"] > found["accepted_ms"]["p50"]
 

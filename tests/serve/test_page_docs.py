@@ -14,7 +14,7 @@ from biomedray.serve.engine import Engine
 from .conftest import COLORS, FakeEncoder, draw
 from .pages import NEEDS_CHROMIUM, browsing, new_page, serving, watched
 
-pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
+pytestmark = [pytest.mark.browser, pytest.mark.heavy, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
