@@ -15,9 +15,9 @@ Rows = NDArray[np.int64]
 
 BLOCK = 16_384
 """Rows that are multiplied at a time."""
-_RESIDENT = 64 * 1024 * 1024
-# The kernel maps 16 pages around one that is touched.
-_AROUND = 65_536
+_RESIDENT = 256 * 1024 * 1024
+# A touched page brings its neighbours in: 16 of them, or, where the cache is of huge pages, 2 MiB.
+_AROUND = 2 * 1024 * 1024
 
 
 class MappedRows:
