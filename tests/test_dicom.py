@@ -99,6 +99,13 @@ def test_lossless_compression_gives_the_same_pixels(syntax):
     assert np.array_equal(read_dicom(dicoms.compressed(RAMP, syntax)), read_dicom(dicoms.dicom(RAMP)))
 
 
+@pytest.mark.parametrize("values", [GREY, RAMP * 16])
+def test_lossless_jpeg_as_scanners_write_it(values):
+    smooth = np.sort(values, axis=1)
+    data = dicoms.coded([dicoms.jpeg_lossless(smooth)], smooth, syntax=JPEGLosslessSV1)
+    assert np.array_equal(read_dicom(data), read_dicom(dicoms.dicom(smooth)))
+
+
 def test_every_value_by_table_is_as_without():
     values = np.random.default_rng(0).integers(-2000, 3000, (40, 50)).astype(np.int16)
     wide = dicoms.dicom(values.astype(np.int32), WindowCenter=100, WindowWidth=900, RescaleSlope="0.5", RescaleIntercept=3)

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from starlette.routing import BaseRoute
 
 from biomedray.errors import UserError
+from biomedray.serve import logs
 from biomedray.serve.access import PROBES, Access, Gate
 from biomedray.serve.engine import Engine
 from biomedray.serve.guard import leaves
@@ -327,6 +328,16 @@ def test_the_log_says_who_and_how_much_and_nothing_of_what(
     assert (third["method"], third["route"], third["status"], third["key"]) == ("OTHER", "unknown", 401, None)
     for word in ("private", "secret", keys[1], "testclient", "coffee"):
         assert word not in caplog.text
+
+
+def test_lines_go_to_the_processs_own_stderr(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("biomedray.access"), "handlers", [])
+    monkeypatch.setattr("sys.stderr", None)
+    logs.start()
+    logs.start()
+    logs.write(logs.Line("id", None, "GET", "/livez", 200, 0, 0, 0.00123456))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["seconds"] == 0.0012
 
 
 def test_metrics_count_refusals_by_reason(guarded: TestClient, keys: tuple[Path, str]) -> None:
