@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from biomedray.serve import canary
 from biomedray.serve.engine import Engine
 from biomedray.serve.images import ImageStore
 from biomedray.serve.limits import Limits
@@ -435,19 +437,22 @@ def test_a_failing_model_says_nothing_of_its_insides(client: TestClient) -> None
     assert client.post("/v1/embeddings", json={"input": "fine"}).status_code == 200
 
 
-def test_a_changed_model_is_not_ready(encoder: FakeEncoder) -> None:
+def test_a_changed_model_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     class Drifting(FakeEncoder):
         sign = 1
 
-        def encode_texts(self, texts: Any) -> np.ndarray:
-            return self.sign * super().encode_texts(texts)
+        def encode_tokens(self, rows: Any) -> np.ndarray:
+            return self.sign * super().encode_tokens(rows)
 
+    monkeypatch.setattr(canary, "EVERY_SECONDS", 0.05)
     drifting = Drifting()
-    engine = Engine(drifting)
-    with TestClient(create_app(engine)) as client:
+    with TestClient(create_app(Engine(drifting))) as client:
         assert client.get("/readyz").status_code == 200
         drifting.sign = -1
-        response = client.get("/readyz")
+        until = time.monotonic() + 30
+        while (response := client.get("/readyz")).status_code == 200:
+            assert time.monotonic() < until
+            time.sleep(0.02)
         assert response.headers["retry-after"] == "5"
         refused(response, 503, "not_ready")
 
