@@ -24,6 +24,7 @@ from biomedray.model.settings import ModelConfig
 from biomedray.model.towers import initialise
 from biomedray.serve import haproxy
 
+from . import hostile
 from .conftest import COLORS, pair_row, write_index, write_pairs
 
 pytestmark = [
@@ -54,6 +55,9 @@ class Service:
 
     def processes(self, title: str) -> list[psutil.Process]:
         return [p for p in psutil.Process(self.process.pid).children(recursive=True) if title in "".join(_cmdline(p))]
+
+    def pids(self, title: str) -> set[int]:
+        return {process.pid for process in self.processes(title)}
 
     def info(self) -> dict:
         answer: dict = httpx.get(f"{self.url}/v1/info", timeout=30).json()
@@ -175,6 +179,16 @@ def test_a_killed_controller_is_not_noticed(service: Service) -> None:
     assert not stream.failed
     assert not stream.wrong
     _wait(lambda: bool(service.processes("ServeController")), 120)
+
+
+def test_hostile_requests_through_the_proxy_cost_nobody_else(service: Service) -> None:
+    replicas = service.pids("ServeReplica:biomedray:Service")
+    report = hostile.run(service.url, slow=4)
+    assert report.sent >= 300
+    assert report.failures == []
+    assert report.good_sent >= 10
+    assert report.good_failed == 0
+    assert service.pids("ServeReplica:biomedray:Service") == replicas
 
 
 def test_what_runs_is_answered_before_the_service_stops(service: Service) -> None:
