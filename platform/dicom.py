@@ -27,6 +27,7 @@ _FAR = 1e9
 _SAMPLE_PIXELS = 1_000_000
 _STRIP_PIXELS = 4_000_000
 _WIDEST_TABLE = 16
+_QUICK_PIXELS = 400_000
 # Bounds of hostile files: element headers read, frames, fragments, bytes of one macro sequence, scans of a JPEG.
 _MAX_READS = 300_000
 _MAX_FRAMES = 100_000
@@ -84,6 +85,15 @@ class DicomFile:
         self._dataset = _guarded(lambda: _read(data))
         self.header = _guarded(lambda: _header(self._dataset))
         _check_size(self.header, max_pixels)
+
+    @property
+    def slow(self) -> bool:
+        """Whether decoding holds Python's lock for long: large frames in JPEG 2000, lossless JPEG or JPEG-LS."""
+        from pydicom.uid import UID, JPEGBaseline8Bit, RLELossless
+
+        syntax = UID(self.header.transfer_syntax)
+        quick = not syntax.is_transfer_syntax or not syntax.is_encapsulated or syntax in (JPEGBaseline8Bit, RLELossless)
+        return not quick and self.header.width * self.header.height > _QUICK_PIXELS
 
     def frame(self, number: int | None = None) -> Pixels:
         """One frame, [H, W] or [H, W, 3] uint8 (PS3.3 C.7.6.3, C.11.1, C.11.2; PS3.5 8.2); the middle one unless told.

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biomedray import dicom, pixels
+from biomedray.serve.codec import Codec
 from biomedray.serve.limits import Limits
 from biomedray.serve.problems import Problem, bad_value
 
@@ -32,6 +33,7 @@ _IMAGE_URL = re.compile(_KINDS + r"[;,]", re.IGNORECASE)
 _DATA_URL = re.compile(_KINDS + r"(?:;frame=(\d{1,9}))?;base64,", re.IGNORECASE)
 _REMOTE_URL = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
 _LONGEST_PREFIX = 80
+_CODEC = Codec(seconds=20)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _dicom_frame(data: bytes, number: int | None, limits: Limits) -> NDArray[np.
         raise bad_value(line, "image", "burned_in_annotation")
     if number is not None and number >= file.header.frames:
         raise bad_value(f"image: no frame {number}; the file has {file.header.frames}", "image", "invalid_frame")
-    return file.frame(number)
+    return _CODEC.frame(data, number, limits.image_pixels) if file.slow else file.frame(number)
 
 
 def too_large(param: str, limits: Limits) -> Problem:
