@@ -9,6 +9,7 @@ keys.npy         [2, n] uint64: hashes of pair ids ascending, and their rows
 from __future__ import annotations
 
 import hashlib
+import mmap
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,9 @@ READ = [name for name in SHOWN if name not in ("image_kind", "panel_label")] + [
 """Columns of the pairs artifact that are read for it; ``panel_label`` too where an artifact has it."""
 EMBEDDED = ["pair_id", "image_sha256", "caption"]
 
-_BATCH_ROWS = 65_536
+# Some MB: a record then lies in one or two huge pages of the cache, not in one for each column.
+_BATCH_ROWS = 4_096
+_RECORDS = 100
 _SEPARATOR = "\x1f"
 _KINDS = {"several panels": "panels", "chart or drawing": "chart", "single picture": "single"}
 
@@ -151,16 +154,22 @@ class Table:
     """A memory-mapped Arrow file: rows are looked up in their batch, nothing is read before."""
 
     def __init__(self, path: Path) -> None:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            self.schema = reader.schema
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.py_buffer(self._map))
+        self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self.schema = reader.schema
+        self._read = 0
         self._columns = [batch.columns for batch in self._batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
 
     def record(self, row: int) -> dict[str, Any]:
         """One row."""
         number, place = self._find(row)
+        self._read += 1
+        if self._read >= _RECORDS and hasattr(mmap, "MADV_DONTNEED"):
+            self._read = 0
+            self._map.madvise(mmap.MADV_DONTNEED)  # as vectors.MappedRows lets go of what it touched
         return {name: column[place].as_py() for name, column in zip(self.schema.names, self._columns[number], strict=True)}
 
     def value(self, row: int, name: str) -> Any:

@@ -15,9 +15,10 @@ Rows = NDArray[np.int64]
 
 BLOCK = 16_384
 """Rows that are multiplied at a time."""
-_RESIDENT = 256 * 1024 * 1024
+_RESIDENT = 192 * 1024 * 1024
 # A touched page brings its neighbours in: 16 of them, or, where the cache is of huge pages, 2 MiB.
 _AROUND = 2 * 1024 * 1024
+_AT_ONCE = _RESIDENT // _AROUND
 
 
 class MappedRows:
@@ -38,6 +39,7 @@ class MappedRows:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._rows: NDArray[Any] = np.frombuffer(self._map, dtype, offset=offset).reshape(shape)
         self._touched = 0
+        self._small = self._rows.nbytes <= _RESIDENT
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,19 +51,21 @@ class MappedRows:
 
     def take(self, rows: Rows) -> Matrix:
         """Rows [m, d] as float32."""
-        found: Matrix = self._rows[rows].astype(np.float32, copy=False)
-        self._touched += len(rows) * _AROUND
-        if self._touched > _RESIDENT:
-            self.let_go()
+        if self._small:
+            found: Matrix = self._rows[rows].astype(np.float32, copy=False)
+            return found
+        found = np.empty((len(rows), self._rows.shape[1]), np.float32)
+        for start in range(0, len(rows), _AT_ONCE):
+            found[start : start + _AT_ONCE] = self._rows[rows[start : start + _AT_ONCE]]
+            self._note(min(_AT_ONCE, len(rows) - start) * _AROUND)
         return found
 
     def blocks(self) -> Iterator[tuple[int, Matrix]]:
         """First row and [at most BLOCK, d] float32, for all rows."""
         for start in range(0, len(self), BLOCK):
             yield start, self._rows[start : start + BLOCK].astype(np.float32, copy=False)
-            self._touched += BLOCK * self._rows.shape[1] * self._rows.itemsize
-            if self._touched > _RESIDENT:
-                self.let_go()
+            if not self._small:
+                self._note(BLOCK * self._rows.shape[1] * self._rows.itemsize)
 
     def dots(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Products [n] of all rows with a vector."""
@@ -69,6 +73,11 @@ class MappedRows:
             products: NDArray[np.float32] = self._rows @ vector
             return products
         return np.concatenate([block @ vector for _, block in self.blocks()])
+
+    def _note(self, size: int) -> None:
+        self._touched += size
+        if self._touched >= _RESIDENT:
+            self.let_go()
 
     def let_go(self) -> None:
         """Give the resident pages back."""

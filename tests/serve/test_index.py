@@ -311,6 +311,7 @@ def test_mapped_rows_let_go_of_what_they_touched(tmp_path: Path) -> None:
         return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
 
     assert resident() > 0
+    assert rows.dots(np.ones(128, np.float32)).tolist() == [128.0] * 200_000
     rows.let_go()
     assert resident() == 0
     assert rows.take(np.array([3])).sum() == 128

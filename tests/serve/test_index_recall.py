@@ -107,3 +107,15 @@ def test_the_fingerprint_covers_weights_tokenizer_and_preprocessing(tmp_path: Pa
         copy = shutil.copytree(folder, tmp_path / f"other-{name}")
         (copy / name).write_text("{}")
         assert weights._identity(copy, config) != first, name
+
+
+def test_rows_are_taken_in_parts_when_the_file_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit(300, 8, 0).astype(np.float16)
+    np.save(tmp_path / "rows.npy", rows)
+    monkeypatch.setattr(vectors_module, "_RESIDENT", 100)
+    monkeypatch.setattr(vectors_module, "_AT_ONCE", 7)
+    mapped = MappedRows(tmp_path / "rows.npy")
+    wanted = np.random.default_rng(0).integers(0, 300, 60)
+    assert np.array_equal(mapped.take(wanted), rows[wanted].astype(np.float32))
+    assert mapped.take(np.empty(0, np.int64)).shape == (0, 8)
+    assert np.array_equal(np.concatenate([block for _, block in mapped.blocks()]), rows.astype(np.float32))
