@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 
@@ -23,6 +27,7 @@ from biomedray.serve.limits import Limits
 from biomedray.serve.routes import create_app
 from biomedray.serve.search import SearchIndex
 
+from .. import dicoms
 from . import hostile
 from .conftest import FakeEncoder
 from .hostile_cases import make
@@ -68,6 +73,27 @@ def test_hundreds_of_hostile_requests(url_and_key: tuple[str, str], caplog: pyte
     assert "biomedray_body_bytes_held 0.0" in metrics
     assert 'status="500"' not in metrics
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.name.startswith("biomedray")]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_from_dicom_to_hits_in_one_curl(url_and_key: tuple[str, str], tmp_path: Path) -> None:
+    url, key = url_and_key
+    red = np.tile(np.array([255, 0, 0], np.uint8), (9, 9, 1))
+    (tmp_path / "scan.dcm").write_bytes(dicoms.dicom(red, "RGB"))
+    command = [
+        "curl",
+        "-sS",
+        "--data-binary",
+        f"@{tmp_path}/scan.dcm",
+        "-H",
+        "content-type: application/dicom",
+        "-u",
+        f"me:{key}",
+    ]
+    found = subprocess.run([*command, f"{url}/v1/search/image?k=2&license_group=comm"], capture_output=True, check=True)
+    hits = json.loads(found.stdout)["hits"]
+    assert len(hits) == 2
+    assert "red" in hits[0]["caption"]
 
 
 def test_the_cases_are_the_same_for_a_seed() -> None:
