@@ -12,6 +12,8 @@ _MODES = {1: "L", 3: "RGB"}
 _NO_LENGTH = frozenset((0x01, *range(0xD0, 0xDA), 0xFF, 0x00))
 _SCAN = 0xDA
 _LS_FRAME = 0xF7
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_MAX_BOXES = 100
 # APP1 holds Exif or XMP, which may turn the picture; APP2 an ICC profile, or the index of several pictures (MPF).
 _APP1, _APP2 = 0xE1, 0xE2
 _MAX_SEGMENTS = 1_000
@@ -98,10 +100,12 @@ def _turning_chunks(data: bytes) -> Iterator[bool]:
 
 
 def codestream_size(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and components of a bare JPEG, JPEG-LS or JPEG 2000 codestream (ITU T.81 B.2.2, T.87 C.2.2, T.800 A.5.1).
+    """Width, height and components of a JPEG, JPEG-LS or JPEG 2000 codestream, the last also in a JP2 file.
 
-    None where it is none of them, or cut off before it says so.
+    (ITU T.81 B.2.2, T.87 C.2.2, T.800 A.5.1.) None where it is none of them, or cut off before it says so.
     """
+    if data[:12] == _JP2:
+        return codestream_size(_inside_jp2(data))
     if data[:4] == b"\xff\x4f\xff\x51":  # start of codestream, SIZ
         right, bottom, left, top = (int.from_bytes(data[at : at + 4], "big") for at in (8, 12, 16, 20))
         return (right - left, bottom - top, int.from_bytes(data[40:42], "big")) if len(data) >= 42 else None
@@ -116,3 +120,18 @@ def codestream_size(data: bytes) -> tuple[int, int, int] | None:
             return None
         at += 1 if marker == 0xFF else 2 if marker in _NO_LENGTH else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def _inside_jp2(data: bytes) -> bytes:
+    """What the first codestream box of a JP2 file begins with (T.800 I.4); nothing where there is none."""
+    at = 0
+    for _ in range(_MAX_BOXES):
+        size, kind, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if kind == b"jp2c":
+            return data[at + head : at + head + 64]
+        if size < head:
+            break
+        at += size
+    return b""

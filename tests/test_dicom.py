@@ -219,6 +219,9 @@ def test_sizes_of_codestreams():
     siz = b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", 47, 0, 110, 220, 10, 20, 99, 99, 0, 0, 3)
     assert codestream_size(siz) == (100, 200, 3)
     assert codestream_size(siz[:41]) is None
+    wrapped = b"\0\0\0\x0cjP  \r\n\x87\n" + struct.pack(">I4s", 9, b"ftyp") + b"x" + struct.pack(">I4sQ", 1, b"jp2c", 99) + siz
+    assert codestream_size(wrapped) == (100, 200, 3)
+    assert codestream_size(wrapped[:12] + bytes(99)) is None
     for junk in (b"", b"\xff\xd8", b"\xff\xd8\xff\xff\xff\xff", b"\xff\xd8" + b"\xff" * 50, b"GIF89a"):
         assert codestream_size(junk) is None
 
