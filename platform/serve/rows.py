@@ -159,6 +159,7 @@ class Table:
         reader = pa.ipc.open_file(pa.py_buffer(self._map))
         self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         self.schema = reader.schema
+        self._names = self.schema.names
         self._read = 0
         self._columns = [batch.columns for batch in self._batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
@@ -170,7 +171,7 @@ class Table:
         if self._read >= _RECORDS and hasattr(mmap, "MADV_DONTNEED"):
             self._read = 0
             self._map.madvise(mmap.MADV_DONTNEED)  # as vectors.MappedRows lets go of what it touched
-        return {name: column[place].as_py() for name, column in zip(self.schema.names, self._columns[number], strict=True)}
+        return {name: column[place].as_py() for name, column in zip(self._names, self._columns[number], strict=True)}
 
     def value(self, row: int, name: str) -> Any:
         """One cell."""

@@ -56,7 +56,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Hit:
-    """One row found: its metadata record and the cosine similarity to the query."""
+    """One row found: its metadata and the cosine similarity to the query; ``Index.record`` says where its image lies."""
 
     row: int
     score: float
@@ -113,8 +113,8 @@ class Index(ABC):
         """The best ``count`` of each ask."""
 
     @abstractmethod
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The metadata of rows, and where their images lie."""
+    def records(self, rows: Sequence[int], places: bool = False) -> list[dict[str, Any]]:
+        """The metadata of rows; where their images lie too if ``places``."""
 
     @abstractmethod
     def row_of(self, pair_id: str) -> int | None:
@@ -134,7 +134,7 @@ class Index(ABC):
 
     def record(self, row: int) -> dict[str, Any]:
         """The metadata of a row, and where its image lies."""
-        return self.records([row])[0]
+        return self.records([row], places=True)[0]
 
     def search(self, query: Query) -> tuple[list[Hit], int]:
         """At most k hits, best first, equal scores by row; and how many rows passed the filters."""
@@ -239,10 +239,10 @@ class SearchIndex(Index):
         with self._reading() as segments:
             return [_top(segments, ask, count) for ask in asks]
 
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The metadata of rows, and where their images lie."""
+    def records(self, rows: Sequence[int], places: bool = False) -> list[dict[str, Any]]:
+        """The metadata of rows; where their images lie too if ``places``."""
         with self._reading() as segments:
-            return [_record(segment_of(segments, row), row) for row in rows]
+            return [_record(segment_of(segments, row), row, places) for row in rows]
 
     def row_of(self, pair_id: str) -> int | None:
         """The row of a pair, if the index has it and it is not withdrawn."""
@@ -353,9 +353,9 @@ def _grouped(part: Part, query: Query) -> Part:
     return part.take(np.arange(min(query.k, len(part))))
 
 
-def _record(segment: Segment, row: int) -> dict[str, Any]:
+def _record(segment: Segment, row: int, places: bool) -> dict[str, Any]:
     local = row - segment.card.start
-    return {**segment.metadata.record(local), **segment.places.record(local)}
+    return segment.metadata.record(local) | (segment.places.record(local) if places else {})
 
 
 def _open(folder: Path, generation: Generation, card: SegmentCard, dead: NDArray[np.int64]) -> Segment:

@@ -53,9 +53,9 @@ class Shard:
         """As ``Index.tops``, of this shard's rows."""
         return self._index.tops(asks, count)
 
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+    def records(self, rows: Sequence[int], places: bool) -> list[dict[str, Any]]:
         """As ``Index.records``."""
-        return self._index.records(rows)
+        return self._index.records(rows, places)
 
     def row_of(self, pair_id: str) -> int | None:
         """As ``Index.row_of``."""
@@ -119,15 +119,15 @@ class ShardedIndex(Index):
             raise WorkError("no shard of the index answers; try again")
         return [join_tops([answer[place] for answer in answers], asks[place], count) for place in range(len(asks))]
 
-    def records(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """The metadata of rows, and where their images lie.
+    def records(self, rows: Sequence[int], places: bool = False) -> list[dict[str, Any]]:
+        """The metadata of rows; where their images lie too if ``places``.
 
         Raises:
             WorkError: a shard that has one of them is down.
         """
         holders = [self._holder(row) for row in rows]
         wanted = {holder: [row for row, own in zip(rows, holders, strict=True) if own == holder] for holder in set(holders)}
-        asked = {holder: self._actors[holder].records.remote(own) for holder, own in wanted.items()}
+        asked = {holder: self._actors[holder].records.remote(own, places) for holder, own in wanted.items()}
         found = {row: record for holder, own in wanted.items() for row, record in zip(own, self._one(asked[holder]), strict=True)}
         return [found[row] for row in rows]
 

@@ -87,7 +87,7 @@ def shown(index: SearchIndex) -> dict[str, dict[str, Any]]:
     found = {}
     for target in ("figure", "caption"):
         hits, total = index.search(Query(index.vector(0, "figure"), 10_000, target, collapse=False))
-        records = {hit.record["pair_id"]: hit.record for hit in hits}
+        records = {hit.record["pair_id"]: index.record(hit.row) for hit in hits}
         assert total == len(hits) == len(records) == len(index)
         assert not found or set(found) == set(records)
         found = records
