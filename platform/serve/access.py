@@ -114,7 +114,7 @@ class Gate:
         Raises:
             Problem: 401, no key or not a good one; 403, a page of another site; 429, too much asked in too short a time.
         """
-        if scope["path"] in PROBES:
+        if route_path(scope) in PROBES:
             return Caller()
         self.origins.check(scope["method"], headers)
         label, own = None, None
@@ -138,6 +138,12 @@ class Gate:
             bucket = Bucket(rate, self._clock)
             self._buckets[label] = rate, bucket
         return bucket
+
+
+def route_path(scope: Scope) -> str:
+    """The path that routes are matched against: without the prefix under which the application is mounted."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _is_loopback(host: str) -> bool:

@@ -25,7 +25,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from biomedray.serve import logs, rates
-from biomedray.serve.access import Access, Caller, Gate
+from biomedray.serve.access import Access, Caller, Gate, route_path
 from biomedray.serve.limits import Limits
 from biomedray.serve.metrics import Metrics
 from biomedray.serve.problems import REFUSAL, Problem, error_body
@@ -135,7 +135,7 @@ class Guard:
             raise _too_large(self._limits.body_bytes)
         if self._held + length > self._limits.inflight_bytes:
             raise _no_room()
-        if self._busy is not None and scope["method"] == "POST" and (wait := self._busy(scope["path"], length)) is not None:
+        if self._busy is not None and scope["method"] == "POST" and (wait := self._busy(route_path(scope), length)) is not None:
             raise Problem(503, "overloaded; try again later", "overloaded", retry_after=wait)
 
     async def _read(self, headers: Headers, receive: Receive, hold: _Hold) -> bytes:

@@ -201,7 +201,7 @@ def test_the_refusal_comes_before_the_body(guarded: TestClient, keys: tuple[Path
     assert sent[0]["status"] == 401
 
 
-def ask(app: Any, method: str, path: str, headers: dict[str, str], receive: Any) -> list[dict[str, Any]]:
+def ask(app: Any, method: str, path: str, headers: dict[str, str], receive: Any, root: str = "") -> list[dict[str, Any]]:
     """One request at the level of ASGI."""
     import asyncio
 
@@ -213,7 +213,7 @@ def ask(app: Any, method: str, path: str, headers: dict[str, str], receive: Any)
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": fields}
     asyncio.run(
-        app({**scope, "root_path": "", "scheme": "http", "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
+        app({**scope, "root_path": root, "scheme": "http", "http_version": "1.1", "asgi": {"version": "3.0"}}, receive, send)
     )
     return sent
 
@@ -351,6 +351,17 @@ def test_metrics_count_refusals_by_reason(guarded: TestClient, keys: tuple[Path,
     assert "biomedray_requests_in_flight 1.0" in text
     assert "biomedray_body_bytes_held 0.0" in text
     assert 'biomedray_stage_seconds_count{stage="read"}' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "status"),
+    [("/a/livez", "/a", 200), ("/livez", "/a", 200), ("/a/v1/info", "/a", 401), ("/alivez", "/a", 401), ("/a/livez", "", 401)],
+)
+def test_probes_are_open_under_a_prefix_too(guarded: TestClient, path: str, root: str, status: int) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    assert ask(guarded.app, "GET", path, {}, receive, root)[0]["status"] == status
 
 
 def test_a_gate_without_options_is_open(encoder: FakeEncoder) -> None:
