@@ -32,7 +32,7 @@ QUERIES = 256
 SELECTIVITIES = (1.0, 0.5, 0.1, 0.05, 0.01, 0.003)
 DEPTHS = (5, 10, 20, 40)
 # What a ranked candidate costs, in codes of a list that are compared.
-_RANKING = 160
+_RANKING = 250
 _SELECTING = 0.25
 
 

@@ -57,7 +57,7 @@ EMBEDDED = ["pair_id", "image_sha256", "caption"]
 
 # Some MB: a record then lies in one or two huge pages of the cache, not in one for each column.
 _BATCH_ROWS = 4_096
-_RECORDS = 100
+_RECORDS = 500
 _SEPARATOR = "\x1f"
 _KINDS = {"several panels": "panels", "chart or drawing": "chart", "single picture": "single"}
 
