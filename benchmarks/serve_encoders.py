@@ -19,7 +19,7 @@ start_tokens: a and b of "milliseconds of a batch = a + b * padded tokens", as a
 
 OpenVINO and ONNX Runtime are installed to a temporary folder by uv, or lie in --packages.
 
-Usage: python benchmarks/serve_encoders.py [--rounds 2] [--packages FOLDER] [--ways torch,compiled,openvino,onnx] [--texts 32]
+Usage: python benchmarks/serve_encoders.py [--rounds 2] [--packages FOLDER] [--ways torch,compiled,openvino,onnx] [--texts 64]
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def main() -> None:
     """Print a row for each way."""
     options = argparse.ArgumentParser(description="What computes the towers fastest on one core.")
     options.add_argument("--rounds", type=int, default=2)
-    options.add_argument("--texts", type=int, default=32)
+    options.add_argument("--texts", type=int, default=64)
     options.add_argument("--packages", type=Path)
     options.add_argument("--ways", default="torch,compiled,openvino,onnx")
     given = options.parse_args()
