@@ -8,6 +8,7 @@ a small script rewrites those two lines before HAProxy reads them, and the files
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from typing import Literal
 
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError
+from biomedray.serve.problems import error_body
 
 Proxy = Literal["auto", "haproxy", "python"]
 
@@ -26,14 +28,23 @@ ENABLE = "RAY_SERVE_ENABLE_HA_PROXY"
 _DRAIN_SECONDS = "2"
 
 _SCRIPT = """#!/bin/sh
-# Ray's template binds statistics and metrics to all interfaces; they belong to this machine alone.
+# Ray's template binds statistics and metrics to all interfaces; they belong to this machine alone. And what HAProxy
+# itself refuses is said in JSON, with a status that tells the caller what to do: Ray's template makes a 500 of all.
 before=
 for word; do
-  [ "$before" = -f ] && sed -i -e 's/^\\( *bind \\)\\*:/\\1127.0.0.1:/' -e 's/^\\( *bind \\):/\\1127.0.0.1:/' "$word"
+  [ "$before" = -f ] && sed -i \\
+    -e 's#^\\( *bind \\)\\*:#\\1127.0.0.1:#' -e 's#^\\( *bind \\):#\\1127.0.0.1:#' \\
+    -e 's#^\\( *errorfile 50[234]\\) .*#\\1 {folder}/503.http#' \\
+    -e '/^ *errorfile 504 /a errorfile 400 {folder}/400.http\\nerrorfile 408 {folder}/408.http' "$word"
   before=$word
 done
 exec {binary} "$@"
 """
+_REFUSALS = (
+    (400, "Bad Request", "invalid_http", "this is not HTTP, or its head is too large", ""),
+    (408, "Request Timeout", "timeout", "the request came too slowly", ""),
+    (503, "Service Unavailable", "no_replica", "nobody answers at the moment; try again", "retry-after: 1\r\n"),
+)
 
 
 def binary() -> str | None:
@@ -66,7 +77,9 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
     program = binary()
     assert program is not None
     script = folder / "haproxy.sh"
-    write_atomic(script, _SCRIPT.format(binary=shlex.quote(program)))
+    write_atomic(script, _SCRIPT.format(folder=folder, binary=shlex.quote(program)))
+    for status, phrase, code, message, more in _REFUSALS:
+        write_atomic(folder / f"{status}.http", _refusal(status, phrase, code, message, more))
     script.chmod(0o700)
     return {
         ENABLE: "1",
@@ -104,6 +117,13 @@ def prepare(proxy: Proxy) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, value in environment(folder, min(4, os.cpu_count() or 1)).items():
         os.environ.setdefault(name, value)
+
+
+def _refusal(status: int, phrase: str, code: str, message: str, more: str) -> bytes:
+    """A whole answer, as HAProxy's errorfile wants it."""
+    body = json.dumps(error_body(status, message, code, None, "")).encode()
+    head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n{more}"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _free_port() -> int:

@@ -102,8 +102,8 @@ def _judge(case: Case, status: int, head: bytes, body: bytes) -> str:
         return "" if case.broken_http else f"{status} is no JSON: {body[:100]!r}"
     try:
         error = json.loads(body or b"null")
-    except ValueError:
-        return f"{status} broken JSON: {body[:100]!r}"
+    except ValueError:  # after a body of the wrong length a proxy answers the rest as a request of its own
+        return "" if case.broken_http else f"{status} broken JSON: {body[:100]!r}"
     fields = set(error["error"]) if isinstance(error, dict) and isinstance(error.get("error"), dict) else None
     return (
         ""

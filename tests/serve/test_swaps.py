@@ -161,13 +161,26 @@ def test_haproxys_own_pages_stay_on_this_machine(tmp_path: Path) -> None:
     settings = haproxy.environment(tmp_path, 2)
     config = tmp_path / "node" / "haproxy.cfg"
     config.parent.mkdir()
-    config.write_text("frontend prometheus\n    bind :9101\nfrontend http\n    bind 0.0.0.0:8000\nlisten stats\n  bind *:8404\n")
+    errors = "".join(f"    errorfile {status} /elsewhere/500.http\n" for status in (502, 503, 504))
+    frontends = "frontend prometheus\n    bind :9101\nfrontend http\n    bind 0.0.0.0:8000\nlisten stats\n  bind *:8404\n"
+    config.write_text(f"defaults\n{errors}{frontends}")
     script = settings["RAY_SERVE_HAPROXY_BINARY_PATH"]
     said = subprocess.run([script, "-f", str(config), "-v"], capture_output=True, text=True, check=True).stdout
     assert "HAProxy version" in said
     bound = [line.split()[1] for line in config.read_text().splitlines() if "bind" in line]
     assert bound == ["127.0.0.1:9101", "0.0.0.0:8000", "127.0.0.1:8404"]
     assert settings[haproxy.ENABLE] == "1"
+    files = dict(line.split()[1:] for line in config.read_text().splitlines() if "errorfile" in line)
+    assert {status: Path(file).name for status, file in files.items()} == {
+        **dict.fromkeys(("502", "503", "504"), "503.http"),
+        "400": "400.http",
+        "408": "408.http",
+    }
+    head, _, body = Path(files["503"]).read_bytes().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert json.loads(body)["error"]["code"] == "no_replica"
 
 
 def test_rays_template_still_has_those_lines() -> None:
@@ -176,6 +189,7 @@ def test_rays_template_still_has_those_lines() -> None:
     text = Path(haproxy_templates.__file__).read_text()
     assert "bind :{{ config.metrics_port }}" in text
     assert "bind *:{{ config.stats_port }}" in text
+    assert "errorfile 504 {{ config.error_file_path }}" in text
 
 
 def test_haproxy_is_chosen_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
