@@ -409,17 +409,23 @@ def _memory() -> dict[str, int]:
 
 def _install(folder: Path) -> list[str]:
     """Graph libraries that can be had, installed beside the data where they are missing."""
+    target = folder / "libraries"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
     found = []
-    for name in ("hnswlib", "usearch"):
-        target = folder / "libraries"
-        if importlib.util.find_spec(name) is None and not (target / name).exists() and not list(target.glob(f"{name}*")):
-            command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(target), name]
-            if subprocess.run(command, capture_output=True, check=False).returncode:
-                print(f"{name}: can't be installed here, left out")
-                continue
-        found.append(name)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder / "libraries"), os.environ.get("PYTHONPATH")]))
+    for name, parts in (("hnswlib", ["hnswlib"]), ("usearch", ["usearch", "numkong"])):
+        if not _imports(name):
+            command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(target), *parts]
+            subprocess.run(command, capture_output=True, check=False)
+        if _imports(name):
+            found.append(name)
+        else:
+            print(f"{name}: can't be installed here, left out")
     return found
+
+
+def _imports(name: str) -> bool:
+    """In a process of its own, as the ways are."""
+    return subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, check=False).returncode == 0
 
 
 def _row(name: str, rows: int, found: dict[str, Any], built: dict[str, Any] | None = None) -> dict[str, Any]:
