@@ -35,6 +35,7 @@ for word; do
   [ "$before" = -f ] && sed -i \\
     -e 's#^\\( *bind \\)\\*:#\\1127.0.0.1:#' -e 's#^\\( *bind \\):#\\1127.0.0.1:#' \\
     -e 's#^\\( *errorfile 50[234]\\) .*#\\1 {folder}/503.http#' \\
+    -e '/^ *tune.bufsize /a tune.http.maxhdr 1000' \\
     -e '/^ *errorfile 504 /a errorfile 400 {folder}/400.http\\nerrorfile 408 {folder}/408.http' "$word"
   before=$word
 done
@@ -92,6 +93,8 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(threads),
+        # Heads that are too large reach the replica, whose refusal says so; HAProxy's own can't be put in other words.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # Nothing but this HAProxy has to learn that a replica goes.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_SECONDS,
     }

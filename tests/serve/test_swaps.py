@@ -163,7 +163,7 @@ def test_haproxys_own_pages_stay_on_this_machine(tmp_path: Path) -> None:
     config.parent.mkdir()
     errors = "".join(f"    errorfile {status} /elsewhere/500.http\n" for status in (502, 503, 504))
     frontends = "frontend prometheus\n    bind :9101\nfrontend http\n    bind 0.0.0.0:8000\nlisten stats\n  bind *:8404\n"
-    config.write_text(f"defaults\n{errors}{frontends}")
+    config.write_text(f"global\n    tune.bufsize 65536\ndefaults\n{errors}{frontends}")
     script = settings["RAY_SERVE_HAPROXY_BINARY_PATH"]
     said = subprocess.run([script, "-f", str(config), "-v"], capture_output=True, text=True, check=True).stdout
     assert "HAProxy version" in said
@@ -176,6 +176,7 @@ def test_haproxys_own_pages_stay_on_this_machine(tmp_path: Path) -> None:
         "400": "400.http",
         "408": "408.http",
     }
+    assert "tune.http.maxhdr 1000" in config.read_text()
     head, _, body = Path(files["503"]).read_bytes().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in head
@@ -190,6 +191,7 @@ def test_rays_template_still_has_those_lines() -> None:
     assert "bind :{{ config.metrics_port }}" in text
     assert "bind *:{{ config.stats_port }}" in text
     assert "errorfile 504 {{ config.error_file_path }}" in text
+    assert "    tune.bufsize {{ config.bufsize }}" in text
 
 
 def test_haproxy_is_chosen_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
