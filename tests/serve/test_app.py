@@ -62,7 +62,7 @@ def url(index: Path, model: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     try:
-        yield room.serve(model, index, port=port, block=False)
+        yield room.serve(model, index, port=port, block=False, settings=["precision=float32"])
     finally:
         room.stop()
 
