@@ -36,6 +36,7 @@ from biomedray.serve.access import Access
 from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
 from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
+from biomedray.serve.shards import ShardedIndex
 from biomedray.serve.slot import Slot
 from biomedray.serve.split import Towers, remote_towers
 
@@ -85,6 +86,8 @@ class ServeConfig(Config):
     """one: a replica holds all. split: the model runs in replicas of its own, on GPUs where there are any."""
     towers: int = Field(default=1, ge=1)
     """Replicas of the model in the split profile."""
+    shards: int = Field(default=1, ge=1)
+    """Actors that hold the index's segments between them; 1: the replica holds it itself."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the device computes in it and the vectors stay the same (see model.encoder)."""
     backend: Literal["torch", "openvino"] = "torch"
@@ -133,6 +136,8 @@ class Service:
             # float32 here: what computes is elsewhere.
             there = partial(remote_towers, towers, config.towers)
             self._place = replace(self._place, precision="float32", backend="torch", towers=there)
+        if config.shards > 1:
+            self._place = replace(self._place, open_index=partial(ShardedIndex.open, shards=config.shards))
         self._holding = config.holding()
         self._loaded: Loaded | None = None
         self._tasks: set[asyncio.Task[None]] = set()

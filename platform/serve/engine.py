@@ -13,20 +13,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from biomedray.errors import WorkError
 from biomedray.serve.images import ImageStore, ImageUnavailableError, Picture
 from biomedray.serve.inputs import ImageSource, Item, Text, texts_of
 from biomedray.serve.lanes import EncoderLike, Lanes
 from biomedray.serve.limits import Limits
 from biomedray.serve.metrics import Metrics
 from biomedray.serve.problems import Problem, bad_value
-from biomedray.serve.search import Hit, Query, SearchIndex
+from biomedray.serve.search import Found, Index, Query
 
 Vectors = NDArray[np.float32]
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Engine:
     def __init__(
         self,
         encoder: EncoderLike,
-        index: SearchIndex | None = None,
+        index: Index | None = None,
         images: ImageStore | None = None,
         limits: Limits | None = None,
         metrics: Metrics | None = None,
@@ -100,9 +100,34 @@ class Engine:
         vector: Vectors = vectors[0]
         return vector
 
-    async def search(self, query: Query) -> tuple[list[Hit], int]:
-        """Hits and the number of rows that passed the filters."""
-        return await self._off_loop(self._timed, "search", self.need_index().search, query)
+    async def search(self, query: Query) -> Found:
+        """Hits, the number of rows that passed the filters, and whether all shards answered.
+
+        Raises:
+            Problem: 404, there is no index; 503, no shard of it answers.
+        """
+        try:
+            found: list[Found] = await self._off_loop(self._timed, "search", self.need_index().search_many, [query])
+        except WorkError as error:
+            raise Problem(503, str(error), "index_unavailable", retry_after=5) from None
+        return found[0]
+
+    async def known(self, pair_id: str) -> tuple[int, Vectors] | None:
+        """Row and figure embedding [d] of a pair of the index, if it has it.
+
+        Raises:
+            Problem: as ``search``.
+        """
+        index = self.need_index()
+
+        def look() -> tuple[int, Vectors] | None:
+            row = index.row_of(pair_id)
+            return None if row is None else (row, index.vector(row, "figure"))
+
+        try:
+            return await self._off_loop(look)
+        except WorkError as error:
+            raise Problem(503, str(error), "index_unavailable", retry_after=5) from None
 
     async def picture(self, pair_id: str, size: int | None) -> Picture:
         """A figure of the index: its file, or a thumbnail of ``size`` pixels.
@@ -110,18 +135,26 @@ class Engine:
         Raises:
             Problem: 404, the index has no such pair or its image can't be had.
         """
-        index = self.need_index()
-        row = index.row_of(pair_id)
-        if row is None or self.images is None:
-            raise Problem(404, "no such pair in the index", "unknown_pair", "pair_id")
-        record = index.record(row)
-        read = self.images.original if size is None else partial(self.images.thumbnail, size=size)
+        images, index = self.images, self.need_index()
+
+        def read() -> Picture | None:
+            row = index.row_of(pair_id)
+            if row is None or images is None:
+                return None
+            record = index.record(row)
+            return images.original(record) if size is None else images.thumbnail(record, size)
+
         try:
-            return await self._off_loop(self._timed, "picture", read, record)
+            found: Picture | None = await self._off_loop(self._timed, "picture", read)
         except ImageUnavailableError as error:
             raise Problem(404, f"the figure can't be served: {error}", "image_unavailable", "pair_id") from None
+        except WorkError as error:
+            raise Problem(503, str(error), "index_unavailable", retry_after=5) from None
+        if found is None:
+            raise Problem(404, "no such pair in the index", "unknown_pair", "pair_id")
+        return found
 
-    def need_index(self) -> SearchIndex:
+    def need_index(self) -> Index:
         """The index.
 
         Raises:

@@ -25,7 +25,7 @@ from biomedray.serve.images import ImageStore
 from biomedray.serve.lanes import Lanes, Towers
 from biomedray.serve.limits import Limits
 from biomedray.serve.metrics import Metrics
-from biomedray.serve.search import SearchIndex
+from biomedray.serve.search import Index, SearchIndex
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
@@ -74,6 +74,8 @@ class Place:
     backend: str = "torch"
     towers: Callable[[str, str], Towers] | None = None
     """Of a model's fingerprint and spec, towers that run elsewhere; None: here."""
+    open_index: Callable[[Path, str], Index] = SearchIndex.open
+    """Of an index's folder and an encoder's fingerprint, the index: here, or in shards."""
 
 
 def resolve(holding: Holding) -> Holding:
@@ -123,7 +125,7 @@ def load(holding: Holding, place: Place, before: Loaded | None = None) -> Loaded
     encoder: Any = lanes.encoder if lanes else Encoder.load(found.model, place.device, place.precision, place.backend)
     index = images = None
     if found.index is not None:
-        index = SearchIndex.open(found.index, encoder.fingerprint)
+        index = place.open_index(found.index, encoder.fingerprint)
         images = ImageStore(index.generation, found.pairs)
     metrics = place.metrics or Metrics()
     if lanes is None and place.towers is not None:

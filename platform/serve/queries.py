@@ -42,10 +42,10 @@ async def read_query(body: schemas.SearchRequest, engine: Engine) -> Asked:
     if body.vector is not None:
         parts["vector"] = given_vector(body.vector, engine.encoder.embed_dim)
     if body.pair_id is not None:
-        row = engine.need_index().row_of(body.pair_id)
-        if row is None:
+        known = await engine.known(body.pair_id)
+        if known is None:
             raise Problem(404, "pair_id: no such pair in the index", "unknown_pair", "pair_id")
-        parts["pair_id"] = engine.need_index().vector(row, "figure")
+        row, parts["pair_id"] = known
     if body.text is not None:
         parts["text"] = await engine.query_vector(read_text(body.text, "text", engine.limits), "text")
     if body.image is not None:

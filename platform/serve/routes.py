@@ -184,11 +184,16 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
         raise bad_value(f"k: the limit is {engine.limits.k}", "k")
     asked = await read_query(body, engine)
     query = IndexQuery(asked.vector, body.k, body.target, body.filters, body.collapse_duplicates, asked.row, asked.kind)
-    hits, total = await engine.search(query)
+    found = await engine.search(query)
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "search", "model": engine.encoder.name, "generation": index.generation.name}
-    answer |= {"target": body.target, "total": total, "took_ms": round(1000 * (time.monotonic() - started), 2)}
-    answer["hits"] = [hit_answer(hit, rank, root) for rank, hit in enumerate(hits, 1)]
+    answer |= {
+        "target": body.target,
+        "total": found.total,
+        "partial": found.partial,
+        "took_ms": round(1000 * (time.monotonic() - started), 2),
+    }
+    answer["hits"] = [hit_answer(hit, rank, root) for rank, hit in enumerate(found.hits, 1)]
     return JSONResponse(answer)
 
 
@@ -207,12 +212,12 @@ async def proxy(body: schemas.ProxyRequest, request: Request, engine: EngineDep)
     _check_model(engine, body.model)
     index = engine.need_index()
     asked = await read_private(body, engine)
-    hits, total = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters, kind="image"))
-    near = [hit for hit in hits if body.min_score is None or hit.score >= body.min_score]
+    found = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters, kind="image"))
+    near = [hit for hit in found.hits if body.min_score is None or hit.score >= body.min_score]
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "proxy", "model": engine.encoder.name, "generation": index.generation.name}
-    answer |= {"total": total, "proxies": [proxy_answer(hit, rank, root) for rank, hit in enumerate(near, 1)]}
-    best = round(max((hit.score for hit in hits), default=0.0), 6)
+    answer |= {"total": found.total, "proxies": [proxy_answer(hit, rank, root) for rank, hit in enumerate(near, 1)]}
+    best = round(max((hit.score for hit in found.hits), default=0.0), 6)
     answer["note"] = PROXY_NOTE if near else no_proxy(best, body.min_score)
     return JSONResponse(answer)
 

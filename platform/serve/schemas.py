@@ -201,6 +201,8 @@ class SearchAnswer(BaseModel):
     generation: str
     target: Target
     total: int
+    partial: bool
+    """Whether a shard of the index did not answer in time and is missing."""
     took_ms: float
     hits: list[HitAnswer]
 
