@@ -50,6 +50,8 @@ async function ask() {
 }
 
 function clear() {
+  current?.abort();
+  current = null;
   hideProblem("p-problem");
   at("p-status").textContent = at("p-note").textContent = "";
   at("p-tools").hidden = true;

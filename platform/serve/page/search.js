@@ -200,6 +200,7 @@ function leave() {
 
 export function clear() {
   current?.abort();
+  current = null; // an answer that is here already is not wanted either
   at("search-panel").classList.remove("asked");
   at("welcome").hidden = false;
   at("status").textContent = "";

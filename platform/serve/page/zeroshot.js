@@ -75,6 +75,8 @@ async function ask() {
 }
 
 function clear() {
+  current?.abort();
+  current = null;
   hideProblem("z-problem");
   at("z-status").textContent = "";
   at("z-tools").hidden = true;
