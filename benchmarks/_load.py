@@ -112,8 +112,8 @@ class Generator:
         end = self.load.warm + self.load.seconds
         while (now := self._now()) < end:
             await self._one(random_.randrange(len(self.payloads)), now)
-            if self.answers[-1].status in ("refused", "cut"):
-                await asyncio.sleep(0.05)  # a service that is away must not be asked in a busy loop
+            if self.answers[-1].status in ("refused", "cut", "429", "503"):
+                await asyncio.sleep(0.25)  # nobody who was refused asks again in a busy loop
 
     async def _one(self, number: int, due: float) -> None:
         payload, sent, right, connection = self.payloads[number], self._now(), True, None

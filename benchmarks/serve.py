@@ -39,6 +39,7 @@ from _measure import record, work
 from _towers import captions, pictures, write_model
 
 CLIENTS, ITEMS = 32, 16
+TEXT_CLIENTS, TEXT_ITEMS = 12, 4  # within the ten seconds of work that a service lets wait
 PICTURES, TEXTS = 96, 1024
 SHARES = (0.5, 0.6, 0.8, 1.0, 10.0)
 RECOVERY_SECONDS = 20.0
@@ -48,6 +49,7 @@ def main() -> None:
     """Measure a part, print, write benchmarks/results/serve_PART.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="all but memory when not given")
+    parser.add_argument("--kinds", nargs="+", choices=("images", "texts"), default=["images", "texts"], help="of throughput")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of one load")
     parser.add_argument("--minutes", type=float, default=30.0, help="of the part memory")
@@ -65,7 +67,15 @@ def main() -> None:
         for part in given.part or [part for part in PARTS if part != "memory"]:
             rows = PARTS[part](folder, given)
             method = "ViT-B/16 and BERT-base with random weights, real captions and pictures where they are there; see the script"
-            record(f"serve-{part}", method, rows, seconds=given.seconds, rounds=given.rounds, cpus=os.cpu_count())
+            whole = len(given.kinds) > 1 or part != "throughput"
+            record(
+                f"serve-{part}" if whole else f"serve-{part}-{given.kinds[0]}",
+                method,
+                rows,
+                seconds=given.seconds,
+                rounds=given.rounds,
+                cpus=os.cpu_count(),
+            )
 
 
 # ---- throughput
@@ -73,8 +83,9 @@ def main() -> None:
 
 def throughput(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Served over bare, in turn."""
-    bare: dict[str, list[float]] = {"images": [], "texts": [], "sorted": [], "padded": []}
-    served: dict[str, list[float]] = {"images": [], "texts": []}
+    both = {"images": ("images",), "texts": ("texts", "sorted", "padded")}
+    bare: dict[str, list[float]] = {way: [] for kind in given.kinds for way in both[kind]}
+    served: dict[str, list[float]] = {kind: [] for kind in given.kinds}
     with _service.start(folder / "large") as service:
         for _ in range(given.rounds):
             for kind, rates in bare.items():
@@ -104,9 +115,9 @@ def _bare(kind: str, folder: Path, seconds: float) -> float:
 
 
 def _peak(service: _service.Service, kind: str, folder: Path, seconds: float) -> dict[str, Any]:
-    clients = CLIENTS if kind == "images" else CLIENTS // 2
+    clients, items = (CLIENTS, 1) if kind == "images" else (TEXT_CLIENTS, TEXT_ITEMS)
     load = _load.Load(service.url, clients=clients, seconds=seconds, warm=3.0, timeout=60.0)
-    return _load.run(load, _payload(kind, folder), items=1 if kind == "images" else ITEMS)
+    return _load.run(load, _payload(kind, folder), items=items)
 
 
 def _payload(kind: str, folder: Path) -> list[str | Path]:
