@@ -68,14 +68,8 @@ def main() -> None:
             rows = PARTS[part](folder, given)
             method = "ViT-B/16 and BERT-base with random weights, real captions and pictures where they are there; see the script"
             whole = len(given.kinds) > 1 or part != "throughput"
-            record(
-                f"serve-{part}" if whole else f"serve-{part}-{given.kinds[0]}",
-                method,
-                rows,
-                seconds=given.seconds,
-                rounds=given.rounds,
-                cpus=os.cpu_count(),
-            )
+            title = f"serve-{part}" if whole else f"serve-{part}-{given.kinds[0]}"
+            record(title, method, rows, seconds=given.seconds, rounds=given.rounds, cpus=os.cpu_count())
 
 
 # ---- throughput
