@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=tuple(PARTS), action="append", help="all but memory when not given")
     parser.add_argument("--kinds", nargs="+", choices=("images", "texts"), default=["images", "texts"], help="of throughput")
+    parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the capacity, in the part latency")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of one load")
     parser.add_argument("--minutes", type=float, default=30.0, help="of the part memory")
@@ -127,7 +128,7 @@ def latency(folder: Path, given: argparse.Namespace) -> list[dict[str, Any]]:
     with _service.start(folder / "large") as service:
         peak = _peak(service, "images", folder, given.seconds)["requests_per_s"]
         alone = _load.run(_load.Load(service.url, clients=1, seconds=5.0, warm=1.0), _payload("images", folder))
-        for share in SHARES:
+        for share in given.shares:
             before = service.memory_mb()
             load = _load.Load(service.url, rate=share * peak, seconds=given.seconds, warm=3.0, timeout=60.0)
             found = _load.run(load, _payload("images", folder))
