@@ -32,9 +32,8 @@ function body() {
 }
 
 async function ask() {
-  current?.abort();
-  const question = (current = new AbortController());
   clear();
+  const question = (current = new AbortController());
   try {
     const asked = body();
     at("p-status").textContent = "Looking for public figures…";

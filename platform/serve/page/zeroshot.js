@@ -57,9 +57,8 @@ function body() {
 }
 
 async function ask() {
-  current?.abort();
-  const question = (current = new AbortController());
   clear();
+  const question = (current = new AbortController());
   try {
     const asked = body();
     at("z-status").textContent = "Classifying…";
