@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 REAL_PACKAGES = ROOT.parent / "shared" / "data" / "packages"
 
+_STAT_FIELDS = 8
 Way = Callable[..., dict[str, Any]]
 
 
@@ -56,6 +57,23 @@ def peak_mb() -> float:
     """This process's peak resident memory. Linux's ru_maxrss would count what the parent held at the fork."""
     high = next((line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM")), None)
     return int(high) / 1024 if high else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+
+
+class Given:
+    """Share of the machine's time since then that a hypervisor did not give to others; 1 where Linux tells nothing of it."""
+
+    def __init__(self) -> None:
+        self._before = self._ticks()
+
+    def share(self) -> float:
+        """Up to now."""
+        total, stolen = (after - before for after, before in zip(self._ticks(), self._before, strict=True))
+        return 1 - stolen / total if total else 1.0
+
+    @staticmethod
+    def _ticks() -> tuple[int, int]:
+        values = [int(value) for value in next(iter(_lines("/proc/stat")), "").split()[1:9]]
+        return sum(values), values[7] if len(values) == _STAT_FIELDS else 0
 
 
 def in_turn(script: str, ways: Sequence[tuple[str, ...]], rounds: int) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ Method: sparse articles (a folder PMC<n>.1 with an XML of one figure whose file 
 driver's own peak resident memory (Ray's workers are other processes). What grows with the rows is the
 list of sources while it is frozen, and what settling keeps of each article.
 
-Usage: python benchmarks/ingest_memory.py [--rows 1000,10000,30000]       100000 takes some ten minutes on 2 cores
+Usage: python benchmarks/ingest_memory.py [--rows 1000,10000,30000]       100000 takes some minutes on 2 cores
 """
 
 from __future__ import annotations

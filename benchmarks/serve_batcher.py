@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import time
@@ -171,6 +172,7 @@ def main() -> None:
     options.add_argument("--loads", default="0.3,0.6,0.8")
     options.add_argument("--models", default="simulated,queries")
     given = options.parse_args()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the service does
     cluster.start()
     serve.start(http_options={"host": "127.0.0.1", "port": PORT, "request_timeout_s": 300})
     rows: list[dict[str, Any]] = []

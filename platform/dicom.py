@@ -7,8 +7,10 @@ Elements that name a patient, a visit or an institution are skipped over, never 
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +84,7 @@ class DicomFile:
         Raises:
             PixelError: no DICOM, no pixels in it, damaged, or larger than ``max_pixels`` (or twice as many bytes).
         """
+        _load_pydicom()
         self._dataset = _guarded(lambda: _read(data))
         self.header = _guarded(lambda: _header(self._dataset))
         _check_size(self.header, max_pixels)
@@ -136,6 +139,18 @@ class _Metered(io.BytesIO):
         if self._left < 0:
             raise PixelError(Reason.IMAGE_TOO_LARGE, "DICOM: more elements than a picture has")
         return super().read(size)
+
+
+_log = logging.getLogger(__name__)
+_LOADING = threading.Lock()
+_PARTS = ("datadict", "filereader", "uid", "encaps", "pixels.processing", "pixels.utils", "pixels.decoders.base")
+
+
+def _load_pydicom() -> None:
+    """Its modules import each other in a circle, so that two threads which begin it together both fail."""
+    with _LOADING:
+        for part in _PARTS:
+            importlib.import_module(f"pydicom.{part}")
 
 
 def _read(data: bytes) -> Any:
@@ -293,5 +308,8 @@ def _guarded(call: Callable[[], Any]) -> Any:
         return call()
     except PixelError:
         raise
+    except ImportError as error:  # its text names a file of this machine
+        _log.warning("a decoder of DICOM can't be loaded: %s", error)
+        raise PixelError(Reason.UNDECODABLE, "DICOM: the decoder of this file's compression can't be loaded here") from None
     except Exception as error:  # noqa: BLE001  # whatever a decoder raises on untrusted bytes is the file's fault
         raise PixelError(Reason.UNDECODABLE, f"DICOM: {(str(error) or type(error).__name__).splitlines()[0][:160]}") from None

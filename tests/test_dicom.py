@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +233,42 @@ def test_a_jpeg_in_dicom_is_the_jpeg():
     smooth = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
     found = read_dicom(dicoms.coded([dicoms.jpeg(smooth)], smooth, syntax=JPEGBaseline8Bit))
     assert np.abs(found.astype(int) - smooth).mean() < 2
+
+
+_TOGETHER = """
+import sys, threading, time
+from biomedray.dicom import read_dicom
+class Slow:  # each module takes a while to be found, so that the threads stand in different ones
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("pydicom"):
+            time.sleep(0.01 * (1 + threading.get_ident() // 4096 % 7))
+sys.meta_path.insert(0, Slow())
+data, found, line = open(sys.argv[1], "rb").read(), [], threading.Barrier(8)
+def read():
+    line.wait()
+    try:
+        found.append(str(read_dicom(data).shape))
+    except Exception as error:
+        found.append(str(error))
+threads = [threading.Thread(target=read) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(*set(found))
+"""
+
+
+def test_threads_that_need_pydicom_for_the_first_time_together(tmp_path: Path) -> None:
+    (tmp_path / "grey.dcm").write_bytes(dicoms.dicom(GREY))
+    command = [sys.executable, "-c", _TOGETHER, str(tmp_path / "grey.dcm")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == str(read_dicom((tmp_path / "grey.dcm").read_bytes()).shape)
+
+
+def test_a_library_that_cannot_be_loaded_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_data: bytes) -> None:
+        raise ImportError("cannot import name 'x' from 'pydicom' (/opt/service/lib/pydicom/__init__.py)")
+
+    monkeypatch.setattr("biomedray.dicom._read", broken)
+    with pytest.raises(PixelError, match="can't be loaded here") as caught:
+        read_dicom(dicoms.dicom(GREY))
+    assert "/opt" not in str(caught.value)

@@ -34,13 +34,14 @@ LEVELS = [
     {"cli"},
 ]
 # The one file of each room that knows Ray; serve has one more for its profile of several deployments, and one for shards of an
-# index. 'cluster' is the only one that starts it.
+# index, tune one for what a trial holds of the cluster. 'cluster' is the only one that starts it.
 RAY_EDGE = {
     "cluster.py",
     "ingest/pipeline.py",
     "evaluate/embed.py",
     "train/loop.py",
     "tune/sweep.py",
+    "tune/places.py",
     "serve/app.py",
     "serve/split.py",
     "serve/shards.py",

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from biomedray.artifacts import read_manifest
+
+from .clusters import head
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(2400)]
 
@@ -32,49 +28,12 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """Address of the jobs API of a fresh ``ray start --head``."""
-    port = free_port()
-    # A short path: Ray puts sockets below it, whose names may have 107 characters at most.
-    folder = tempfile.mkdtemp(prefix="rayjob", dir="/tmp")
+def address() -> Iterator[str]:
+    """Of the jobs API of a fresh cluster; it wants the token that 'ray job submit' brings along."""
     subprocess.run([str(RAY), "get-auth-token", "--generate"], check=True, capture_output=True, env=ENVIRONMENT)
-    command = [str(RAY), "start", "--head", "--block", f"--port={free_port()}", f"--dashboard-port={port}", "--num-cpus=4"]
-    # The agent that takes jobs has a fixed port by default: the cluster of the other tests already listens there.
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
-    process = subprocess.Popen(
-        [*command, f"--temp-dir={folder}", "--disable-usage-stats"],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    wait_for_jobs_api(address, process)
-    yield address
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(60)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_jobs_api(address: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert process.poll() is None
-        try:
-            urllib.request.urlopen(f"{address}/api/jobs/", timeout=2).close()
-        except urllib.error.HTTPError:
-            return  # it is up and wants the token that 'ray job submit' brings along
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError("the jobs API did not come up")
+    with head(ENVIRONMENT, 4, "/api/jobs/") as found:
+        yield found
 
 
 def submit(address: str, road: list[str]) -> subprocess.CompletedProcess[str]:
@@ -88,10 +47,10 @@ def submit(address: str, road: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_the_whole_road_as_a_job(head, tmp_path):
+def test_the_whole_road_as_a_job(address, tmp_path):
     out = tmp_path / "demo"
     road = ["python", "-m", "biomedray.cli", "demo", "--out", str(out), "--generate", "40", "--epochs", "1"]
-    done = submit(head, road)
+    done = submit(address, road)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     assert "succeeded" in done.stdout
     assert (out / "report.html").is_file()

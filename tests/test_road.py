@@ -5,28 +5,44 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
+import openai
 import pyarrow.dataset as ds
 import pytest
 
 from biomedray.artifacts import read_manifest
+from biomedray.serve.client import Client
+
+from . import dicoms
+from .serve.pages import NEEDS_CHROMIUM, browsing, new_page, watched
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(2400)]
 
-DEMO = [sys.executable, "-m", "biomedray.cli", "demo", "--generate", "240", "--epochs", "9", "--minutes", "30"]
+BIOMEDRAY = [sys.executable, "-m", "biomedray.cli"]
+DEMO = ["demo", "--generate", "240", "--epochs", "9", "--minutes", "30"]
+QUERY = "bar chart of gene expression"
 
 
 def start(out: Path, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
+    return run([*DEMO, "--out", str(out)], log)
+
+
+def run(words: list[str], log: Path, **variables: str) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "160"} | variables
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [*DEMO, "--out", str(out)], stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            [*BIOMEDRAY, *words], stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
 
 
@@ -133,3 +149,105 @@ def test_a_third_run_reuses_everything(road):
     assert third.wait(900) == 0
     assert (road / "model" / "manifest.json").read_bytes() == before
     assert (road.parent / "third.log").read_text().count("reused") >= 5
+
+
+# ---- 'biomedray serve' of what the road made, and whoever asks it
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[Path]:
+    """Where Ray keeps its logs. A short path: it puts sockets below it, whose names may have 107 characters at most."""
+    folder = tempfile.mkdtemp(prefix="road", dir="/tmp")
+    yield Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def url(road: Path, sessions: Path) -> Iterator[str]:
+    """The address of a service of the road's model and index, its proxy in front."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = road.parent / "serve.log"
+    words = ["serve", str(road / "model"), "--index", str(road / "index"), "--port", str(port), "--access-log"]
+    process = run(words, log, RAY_TMPDIR=str(sessions))
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(process, lambda: answers(f"{address}/readyz"), log, 300)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(120)
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def picture(road: Path) -> bytes:
+    """A figure of the index."""
+    first = ds.dataset(sorted((road / "pairs" / "data" / "split=test").glob("*.parquet"))).head(1).to_pylist()[0]
+    return bytes(first["image"])
+
+
+def test_the_official_openai_client(road, url):
+    from biomedray.model.encoder import Encoder
+
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as theirs:
+        name = theirs.models.list().data[0].id
+        found = [entry.embedding for entry in theirs.embeddings.create(model=name, input=[QUERY, "a liver"]).data]
+    own = Encoder.load(road / "model").encode_texts([QUERY, "a liver"])
+    assert (np.array(found) * own).sum(axis=1).min() >= 0.999
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_and_from_dicom_to_hits_in_one(url, tmp_path, picture):
+    def curl(*words: str) -> dict:
+        done = subprocess.run(["curl", "-sS", "--fail-with-body", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    asked = curl(f"{url}/v1/search", "-H", "content-type: application/json", "-d", json.dumps({"text": QUERY}))
+    assert len(asked["hits"]) == 10
+    shades = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
+    (tmp_path / "chest.dcm").write_bytes(dicoms.dicom(shades))
+    sent = ["--data-binary", f"@{tmp_path / 'chest.dcm'}", "-H", "content-type: application/dicom"]
+    hits = curl(*sent, f"{url}/v1/search/image?k=5")["hits"]
+    assert len(hits) == 5
+    assert hits[0]["score"] == max(hit["score"] for hit in hits)
+    (tmp_path / "figure.jpg").write_bytes(picture)
+    sent = ["--data-binary", f"@{tmp_path / 'figure.jpg'}", "-H", "content-type: image/jpeg"]
+    assert curl(*sent, f"{url}/v1/search/image?k=5")["hits"][0]["score"] >= 0.99
+
+
+def test_our_client_and_the_command_give_the_same_vectors(url, tmp_path):
+    (tmp_path / "texts.txt").write_text(f"{QUERY}\na liver\n")
+    with Client(url) as client:
+        wanted = client.embed_texts([QUERY, "a liver"])
+        assert len(client.search(text=QUERY, k=3)) == 3
+    words = ["embed", str(tmp_path / "texts.txt"), "--url", url, "--out", str(tmp_path / "vectors.npy")]
+    assert run(words, tmp_path / "log").wait(120) == 0, (tmp_path / "log").read_text()
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), wanted, atol=1e-3)
+
+
+@pytest.mark.browser
+@NEEDS_CHROMIUM
+def test_the_page(url):
+    with browsing() as browser, new_page(browser, url) as page, watched(page, url):
+        page.goto("/")
+        page.fill("#q", QUERY)
+        page.press("#q", "Enter")
+        page.wait_for_selector(".plate img")
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.plate img')].slice(0, 4).every(img => img.naturalWidth > 0)"
+        )
+
+
+def test_the_access_log_tells_nothing_of_what_was_asked(sessions, url):
+    text = "".join(path.read_text() for path in sessions.rglob("worker-*.err"))
+    assert '"route": "/v1/search/image", "status": 200' in text
+    assert "gene expression" not in text

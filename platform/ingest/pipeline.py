@@ -6,11 +6,13 @@ sources --freeze--> population --one task a part--> staged --gather, join, decid
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,12 +228,23 @@ def extract_part(out: Path, part: int, config: IngestConfig) -> dict[str, int]:
     """Read, extract and stage one part; plain Python, also what each Ray task does."""
     fetched = out / "fetched" / part_name(part)
     writer = PartWriter(out / settle.STAGED, part, config)
-    for item in open_refs(read_refs(out, part), config, fetched):
-        for rows in extract(item, config):
-            writer.add(rows)
-    counts = writer.close()
-    commit_part(out, part, counts)
+    with _modules_left_alone():
+        for item in open_refs(read_refs(out, part), config, fetched):
+            for rows in extract(item, config):
+                writer.add(rows)
+        counts = writer.close()
+        commit_part(out, part, counts)
     return counts
+
+
+@contextmanager
+def _modules_left_alone() -> Iterator[None]:
+    """Python's collector doesn't look through what was there before, which takes it as long as reading some fifty articles."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def commit_part(out: Path, part: int, counts: dict[str, int]) -> None:

@@ -26,7 +26,7 @@ from biomedray.ingest.sources import ArticleRef, cloud_version
 from biomedray.records import Reason
 
 _PARTS_WANTED = 256
-_SMALLEST_PART, _LARGEST_PART = 32, 1024
+_SMALLEST_PART, _LARGEST_PART = 128, 1024
 
 FOLDER = "population"
 _FACTS = "population.json"
@@ -58,7 +58,7 @@ def part_of(name: str, n_parts: int) -> int:
 
 
 def number_of_parts(articles: int, per_part: int = 0) -> int:
-    """Parts for so many articles: of ``per_part`` each on average, or of 32 to 1024 so that there are about 256."""
+    """Parts for so many articles: of ``per_part`` each on average, or of 128 to 1024 so that there are about 256."""
     size = per_part or min(_LARGEST_PART, max(_SMALLEST_PART, articles // _PARTS_WANTED))
     return max(1, -(-articles // size))
 

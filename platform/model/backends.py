@@ -1,21 +1,24 @@
 """What computes the towers: torch, or Intel's OpenVINO where it is installed (``pip install biomedray[openvino]``).
 
-Both take [n, 3, S, S] float32 pixels and [n, L] int64 tokens, and give [n, D] float32 unit vectors.
+Both take [n, 3, S, S] float32 pixels and [n, L] int64 tokens, and give [n, D] float32 unit vectors. On a CPU torch computes
+no token of padding (packed_bert.py).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional
 
 from biomedray.errors import UserError
-from biomedray.model import features
+from biomedray.model import cls_bert, features, packed_bert
 from biomedray.model.precision import lighten
 
 BACKENDS = ("torch", "openvino")
@@ -50,6 +53,9 @@ def open_towers(
 class Backend(Protocol):
     """Both towers on one device."""
 
+    packs: bool
+    """Whether there is ``packed`` for texts of any lengths; else they are padded to the longest of them."""
+
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
         """[n, 3, S, S] float32 -> [n, D]."""
         ...
@@ -58,12 +64,18 @@ class Backend(Protocol):
         """[n, L] int64 -> [n, D]."""
         ...
 
+    def packed(self, rows: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+        """Token ids of n texts, none of them padding -> [n, D]."""
+        ...
+
 
 class Torch:
     """The towers as they are, by autocast where ``bfloat16``."""
 
     def __init__(self, clip: nn.Module, device: str, bfloat16: bool = False) -> None:
         self._clip, self._device, self._bfloat16 = clip, device, bfloat16
+        # A GPU has kernels to launch for each text, and no lack of power for some padding.
+        self.packs = device == "cpu" and cls_bert.supports(getattr(clip, "text", None))
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
         """[n, 3, S, S] float32 -> [n, D]."""
@@ -74,6 +86,12 @@ class Torch:
         """[n, L] int64 -> [n, D]."""
         with torch.inference_mode(), self._autocast():
             return features.text_features(self._clip, tokens.to(self._device))
+
+    def packed(self, rows: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+        """Token ids of n texts, none of them padding -> [n, D]."""
+        clip: Any = self._clip
+        with torch.inference_mode(), self._autocast():
+            return functional.normalize(packed_bert.encode(clip.text, rows).float(), dim=-1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         # Not entered for float32, where the caller's own holds.
@@ -87,6 +105,8 @@ class OpenVino:
     Raises:
         UserError: OpenVINO is not installed, or it can't convert the towers.
     """
+
+    packs = False
 
     def __init__(self, clip: nn.Module, shape: tuple[int, int | None], bfloat16: bool) -> None:
         """``shape``: the pictures' side, and the one length of texts that the tower takes, None if it takes any."""
@@ -123,6 +143,10 @@ class OpenVino:
     def texts(self, tokens: torch.Tensor) -> torch.Tensor:
         """[n, L] int64 -> [n, D]."""
         return _call(self._texts, tokens)
+
+    def packed(self, rows: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+        """Not here: a graph has no attention within parts of it."""
+        raise NotImplementedError
 
 
 class Tower(nn.Module):

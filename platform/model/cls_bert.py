@@ -32,6 +32,7 @@ class Rows:
     """[n] int64; None: torch's own generator."""
 
 
+NO_DROPOUT = Rows(None, None)
 Layer = Callable[[Any, torch.Tensor, Rows, int], torch.Tensor]
 
 
@@ -73,7 +74,7 @@ def encode(
         else:
             states = run(module, states, rows, site)
     first = _last(bert.encoder.layer[-1], states, rows, 1 + layers(text) * _SITES)
-    pooled = bert.pooler(first) if _pools(text) else first[:, 0]
+    pooled = bert.pooler(first) if pools(text) else first[:, 0]
     result: torch.Tensor = text.proj(pooled)
     return result
 
@@ -84,7 +85,7 @@ def layer(module: Any, states: torch.Tensor, rows: Rows, site: int) -> torch.Ten
     shape = (*states.shape[:2], own.num_attention_heads, own.attention_head_size)
     query, key, value = (part(states).view(shape).transpose(1, 2) for part in (own.query, own.key, own.value))
     gathered = attend(query, key, value, rows.mask, _rate(own.dropout), rows.keys, site)
-    return _rest(module, gathered.transpose(1, 2).flatten(2), states, rows, site)
+    return rest(module, gathered.transpose(1, 2).flatten(2), states, rows, site)
 
 
 def _last(module: Any, states: torch.Tensor, rows: Rows, site: int) -> torch.Tensor:
@@ -93,10 +94,11 @@ def _last(module: Any, states: torch.Tensor, rows: Rows, site: int) -> torch.Ten
     query = own.query(states[:, 0]).view(states.shape[0], own.num_attention_heads, own.attention_head_size)
     key, value = ((part.weight, part.bias) for part in (own.key, own.value))
     gathered = attend_first(states, query, key, value, rows.mask, _rate(own.dropout), rows.keys, site)
-    return _rest(module, gathered[:, None], states[:, :1], rows, site)
+    return rest(module, gathered[:, None], states[:, :1], rows, site)
 
 
-def _rest(module: Any, gathered: torch.Tensor, states: torch.Tensor, rows: Rows, site: int) -> torch.Tensor:
+def rest(module: Any, gathered: torch.Tensor, states: torch.Tensor, rows: Rows = NO_DROPOUT, site: int = 0) -> torch.Tensor:
+    """A layer after its attention: what was ``gathered`` and the states before, [..., D] -> [..., D]."""
     out, last = module.attention.output, module.output
     states = out.LayerNorm(_dropped(out.dropout, out.dense(gathered), rows, site + 1) + states)
     wide = last.dense(module.intermediate(states))
@@ -110,7 +112,8 @@ def _embed(embeddings: Any, tokens: torch.Tensor, rows: Rows) -> torch.Tensor:
     return _dropped(embeddings.dropout, states, rows, 0)
 
 
-def _pools(text: Any) -> bool:
+def pools(text: Any) -> bool:
+    """Whether the tower reads out by BERT's own pooler."""
     return isinstance(text.pooler, ClsPooler) and text.pooler.use_pooler_output and text.transformer.pooler is not None
 
 

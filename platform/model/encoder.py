@@ -89,7 +89,7 @@ class Encoder:
         undo()
         line = f"{self.name}: its vectors in {'bfloat16' if half else 'float32'} by {backend} have a cosine of {cosine:.4f}"
         if wanted != "auto" or not half:
-            raise UserError(f"{line} to those in float32 by torch; use --precision float32 --backend torch")
+            raise UserError(f"{line} to those in float32 by torch; use precision float32 and backend torch")
         logging.getLogger(__name__).warning("%s to those in float32, so it stays with float32", line)
         self.compute_in("float32", backend)
 
@@ -133,11 +133,16 @@ class Encoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """N texts -> [n, D] float32 unit vectors; what exceeds the context is cut off."""
-        return self._stack(_numpy(self._towers.texts(self._front.tokens(batch))) for batch in _batches(texts))
+        return self._stack(self.encode_tokens([row.ids for row in self.tokenize(batch)]) for batch in _batches(texts))
 
     def encode_tokens(self, rows: Sequence[npt.NDArray[np.int64]]) -> Vectors:
         """N texts' token ids, as ``tokenize`` gives them -> [n, D] float32 unit vectors."""
-        return self._stack(_numpy(self._towers.texts(self._front.tokens.stack(batch))) for batch in _batches(rows))
+        return self._stack(_numpy(_texts(self._front, self._towers, batch)) for batch in _batches(rows))
+
+    @property
+    def packs(self) -> bool:
+        """Whether texts of any lengths are embedded together at no cost for padding."""
+        return self._towers.packs
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text before any cut, the start and end marks included."""
@@ -155,10 +160,13 @@ def _probe(front: Front, towers: backends.Backend) -> tuple[torch.Tensor, torch.
     size = front.image_size
     noise = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     ramp = torch.linspace(0, 255, size).to(torch.uint8)[:, None, None].expand(size, size, 3)
-    tokens = front.tokens(
-        ["chest radiograph", "Figure 2. CT of the abdomen: a lesion in the left lobe of the liver (arrow). " * 2]
-    )
-    return towers.images(front.normalise(torch.stack([noise, ramp]))).cpu(), towers.texts(tokens).cpu()
+    texts = ["chest radiograph", "Figure 2. CT of the abdomen: a lesion in the left lobe of the liver (arrow). " * 2]
+    images = towers.images(front.normalise(torch.stack([noise, ramp])))
+    return images.cpu(), _texts(front, towers, [row.ids for row in front.tokenize(texts)]).cpu()
+
+
+def _texts(front: Front, towers: backends.Backend, rows: Sequence[npt.NDArray[np.int64]]) -> torch.Tensor:
+    return towers.packed(rows) if towers.packs else towers.texts(front.tokens.stack(rows))
 
 
 def _batches(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

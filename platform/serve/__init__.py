@@ -12,6 +12,7 @@ One replica process holds all of it, since a hop between deployments costs more 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def serve(
     from biomedray.config import override
     from biomedray.serve import haproxy
 
+    # Ray starts its workers at niceness 15, for jobs; a service is waited for, and would stand behind whatever else runs here.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     haproxy.prepare(proxy)  # before Ray Serve is imported, which reads the environment then
     from biomedray.serve.app import ServeConfig
     from biomedray.serve.app import serve as run
@@ -119,7 +122,7 @@ def write_deploy_config(
     from biomedray.serve.app import ServeConfig
 
     config = override(ServeConfig(model=str(model), index=index, pairs=pairs), settings).placed()
-    config.access.check(host)
+    config = config.model_copy(update={"access": config.access.on(host)})
     applications = [
         deploy.Application(name, prefix, one.resolved(), one.holding()) for name, prefix, one in config.applications()
     ]

@@ -50,6 +50,8 @@ class Access(Config):
     """One JSON line for each request on the replica's stderr."""
     insecure: bool = False
     """Whether callers on other machines may ask without a key."""
+    hosts: tuple[str, ...] = ()
+    """Names (Host without its port) under which the service may be asked; none: under any."""
 
     def check(self, host: str) -> None:
         """Look at the keys before anything starts.
@@ -62,6 +64,21 @@ class Access(Config):
         elif not self.insecure and not _is_loopback(host):
             line = f"--host {host} lets other machines ask; give --keys FILE ('biomedray keys FILE --add LABEL'), or --insecure"
             raise UserError(line)
+
+    def on(self, host: str) -> Access:
+        """As it is where the service listens on this host.
+
+        Without keys the loopback answers to its own names only: a page of another site whose name was made to lead there (DNS
+        rebinding) is of the same origin to a browser, but asks under that name.
+
+        Raises:
+            UserError: as ``check``.
+        """
+        self.check(host)
+        if self.keys is not None or self.insecure or self.hosts:
+            return self
+        own = dict.fromkeys(("localhost", "127.0.0.1", "::1", host))
+        return self.model_copy(update={"hosts": tuple(own)})
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,7 @@ class Gate:
             UserError: their file can't be read or holds none.
         """
         self.origins = Origins(access.cors_origins)
+        self._hosts = {name.strip("[]").lower() for name in access.hosts}
         self.logged = access.access_log
         self._limits = limits
         self._ring = KeyRing(access.keys) if access.keys else None
@@ -112,10 +130,13 @@ class Gate:
         """Who asks, if they may.
 
         Raises:
-            Problem: 401, no key or not a good one; 403, a page of another site; 429, too much asked in too short a time.
+            Problem: 401, no key or not a good one; 403, a page of another site, or another name than the service's; 429, too
+                much asked in too short a time.
         """
         if route_path(scope) in PROBES:
             return Caller()
+        if self._hosts and _host_name(headers) not in self._hosts:
+            raise Problem(403, "not asked under its own name; 'access.hosts' lets a name in, keys any", "wrong_host")
         self.origins.check(scope["method"], headers)
         label, own = None, None
         if self._ring is not None:
@@ -144,6 +165,11 @@ def route_path(scope: Scope) -> str:
     """The path that routes are matched against: without the prefix under which the application is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _host_name(headers: Headers) -> str:
+    host = headers.get("host", "").lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _is_loopback(host: str) -> bool:

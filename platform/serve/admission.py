@@ -6,11 +6,11 @@ when both lanes are full. Short bodies are let in: reading them costs little, an
 
 from __future__ import annotations
 
+from biomedray.serve.limits import LONG_BODY
 from biomedray.serve.slot import Slot
 
 _IMAGE_ROUTES = ("/v1/embeddings/image", "/v1/search/image", "/v1/proxy/image", "/v1/classify")
 _ANY_ROUTES = ("/v1/embeddings", "/v1/search", "/v1/proxy")
-_LONG = 128 * 1024
 
 
 def busy(slot: Slot, path: str, length: int) -> float | None:
@@ -18,7 +18,7 @@ def busy(slot: Slot, path: str, length: int) -> float | None:
     engine = slot.engine
     if engine is None or not path.startswith("/v1/"):
         return None
-    if path in _IMAGE_ROUTES or (path in _ANY_ROUTES and length > _LONG):
+    if path in _IMAGE_ROUTES or (path in _ANY_ROUTES and length > LONG_BODY):
         return engine.lanes.wait("image")
     if path == "/v1/embeddings":
         waits = engine.lanes.wait("image"), engine.lanes.wait("text")

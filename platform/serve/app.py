@@ -255,7 +255,7 @@ def serve(
         WorkError: the replica did not come up.
     """
     config = config.placed()
-    config.access.check(host)
+    config = config.model_copy(update={"access": config.access.on(host)})
     _check_port(host, port)
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(_check, config)  # what is wrong is said here, not in a replica's log

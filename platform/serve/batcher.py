@@ -68,9 +68,9 @@ class BatcherOptions:
     max_pending: int
     """Items that are prepared, wait or run."""
     budget: int | None = None
-    """Cost of a batch: items times the longest one's length."""
-    padding: int = 0
-    """Most of that cost that may be padding."""
+    """Cost of a batch: items times the longest one's length, or without padding the sum of lengths."""
+    padding: int | None = 0
+    """Most of that cost that may be padding; None: nothing is padded."""
     max_seconds: float | None = None
     """Refuse what would have to wait longer, by the speed measured so far."""
     together: int = 1

@@ -113,11 +113,6 @@ class Generation(Config):
         """Of the newest pairs artifact."""
         return self.sources[-1].fingerprint
 
-    @property
-    def pairs_uri(self) -> str:
-        """Of the newest pairs artifact."""
-        return self.sources[-1].uri
-
 
 def generation_folder(index: Path, name: str) -> Path:
     """Where a generation lies."""

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from biomedray.serve import logs, rates
 from biomedray.serve.access import Access, Caller, Gate, route_path
-from biomedray.serve.limits import Limits
+from biomedray.serve.limits import QUEUE_HEADER, Limits
 from biomedray.serve.metrics import Metrics
 from biomedray.serve.problems import REFUSAL, Problem, error_body
 
@@ -136,7 +136,9 @@ class Guard:
         if self._held + length > self._limits.inflight_bytes:
             raise _no_room()
         if self._busy is not None and scope["method"] == "POST" and (wait := self._busy(route_path(scope), length)) is not None:
-            raise Problem(503, "overloaded; try again later", "overloaded", retry_after=wait)
+            # A shorter queue might run empty before the proxy asks again.
+            told = {QUEUE_HEADER: f"{wait:.0f}"} if wait > 1 else {}
+            raise Problem(503, "overloaded; try again later", "overloaded", retry_after=wait, headers=told)
 
     async def _read(self, headers: Headers, receive: Receive, hold: _Hold) -> bytes:
         """The whole body; as time goes by it must have come at ``read_rate`` on average."""

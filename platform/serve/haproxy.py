@@ -2,7 +2,11 @@
 
 HAProxy answers five to eight times as many requests a second as Ray's Python proxy, and comes with Ray on Linux.
 As Ray starts it, its statistics and metrics listen on all interfaces and its files lie in a shared folder; here
-a small script rewrites those two lines before HAProxy reads them, and the files go to a folder of the user's own.
+a small script rewrites those lines before HAProxy reads them, and the files go to a folder of the user's own.
+
+Under overload it also refuses in a full replica's stead: a refusal there costs more than a millisecond, for
+which the model's threads wait. A replica whose queue is full for more than a second says so in a header (QUEUE_HEADER), and for
+the next 100 to 200 ms requests of that route and kind of length are answered with 503 without being passed on.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Literal
 
 from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError
+from biomedray.serve.limits import LONG_BODY, QUEUE_HEADER
 from biomedray.serve.problems import error_body
 
 Proxy = Literal["auto", "haproxy", "python"]
@@ -32,14 +37,25 @@ _SCRIPT = """#!/bin/sh
 # itself refuses is said in JSON, with a status that tells the caller what to do: Ray's template makes a 500 of all.
 before=
 for word; do
-  [ "$before" = -f ] && sed -i \\
+  [ "$before" = -f ] && ! grep -q biomedray_full "$word" && sed -i \\
     -e 's#^\\( *bind \\)\\*:#\\1127.0.0.1:#' -e 's#^\\( *bind \\):#\\1127.0.0.1:#' \\
     -e 's#^\\( *errorfile 50[234]\\) .*#\\1 {folder}/503.http#' \\
     -e '/^ *tune.bufsize /a tune.http.maxhdr 1000' \\
+    -e '/^frontend http_frontend/,/ bind /{{' -e '/ bind /r {folder}/full.cfg' -e '}}' \\
+    -e '/^frontend prometheus/i backend biomedray_full\\n  stick-table {table}' \\
     -e '/^ *errorfile 504 /a errorfile 400 {folder}/400.http\\nerrorfile 408 {folder}/408.http' "$word"
   before=$word
 done
 exec {binary} "$@"
+"""
+_TABLE = "type string len 64 size 1k expire 10s store gpt0,gpc0_rate(100)"
+_FULL = """    http-request set-var(txn.long) str(long) if {{ req.hdr_val(content-length) gt {long} }}
+    http-request track-sc0 path,concat(-,txn.long) table biomedray_full if METH_POST
+    http-request return status 503 content-type application/json string '{body}' hdr cache-control no-store \
+hdr retry-after %[sc0_get_gpt0(biomedray_full)] if METH_POST {{ sc0_gpc0_rate(biomedray_full) gt 0 }}
+    http-response sc-set-gpt0(0) res.hdr_val({header}) if {{ res.hdr({header}) -m found }}
+    http-response sc-inc-gpc0(0) if {{ res.hdr({header}) -m found }}
+    http-response del-header {header}
 """
 _REFUSALS = (
     (400, "Bad Request", "invalid_http", "this is not HTTP, or its head is too large", ""),
@@ -78,9 +94,11 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
     program = binary()
     assert program is not None
     script = folder / "haproxy.sh"
-    write_atomic(script, _SCRIPT.format(folder=folder, binary=shlex.quote(program)))
+    write_atomic(script, _SCRIPT.format(folder=folder, table=_TABLE, binary=shlex.quote(program)))
     for status, phrase, code, message, more in _REFUSALS:
         write_atomic(folder / f"{status}.http", _refusal(status, phrase, code, message, more))
+    body = json.dumps(error_body(503, "overloaded; try again later", "overloaded", None, ""))
+    write_atomic(folder / "full.cfg", _FULL.format(long=LONG_BODY, body=body, header=QUEUE_HEADER))
     script.chmod(0o700)
     return {
         ENABLE: "1",
@@ -95,6 +113,10 @@ def environment(folder: Path, threads: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": str(threads),
         # Heads that are too large reach the replica, whose refusal says so; HAProxy's own can't be put in other words.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+        # Every request only asks, so one that a dying replica left without an answer may be asked again elsewhere; twice at most,
+        # as a request may be what it died of. Bodies above the buffer's size are not kept, and so not sent again.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
         # Nothing but this HAProxy has to learn that a replica goes.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_SECONDS,
     }

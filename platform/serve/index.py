@@ -190,7 +190,9 @@ def update_index(
     return read_manifest(out, "index")
 
 
-def write_generation(out: Path, metadata: pa.Table, vectors: Vectors, origin: dict[str, str], layout: str = "auto") -> Generation:
+def write_generation(
+    out: Path, metadata: pa.Table, vectors: Vectors, origin: dict[str, str], layout: str = "auto", shards: int = 1
+) -> Generation:
     """Write the next generation of rows in memory.
 
     ``vectors`` holds [n, d] L2-normalised rows by file stem (image, text) in the order of ``metadata``;
@@ -202,7 +204,7 @@ def write_generation(out: Path, metadata: pa.Table, vectors: Vectors, origin: di
         encoder_fingerprint=origin["encoder_fingerprint"],
         dim=vectors["image"].shape[1],
         sources=[Source(uri=origin["pairs_uri"], fingerprint=origin["pairs_fingerprint"])],
-        new=updates.fresh(metadata.num_rows, 1),
+        new=updates.fresh(metadata.num_rows, shards),
         layout=layout,
     )
     return write_draft(out, draft, [Block(metadata, vectors)])

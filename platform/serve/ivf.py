@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from biomedray.serve.filters import Bits, Counts
 from biomedray.serve.generation import Layout
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.vectors import StoredRows
 
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -29,6 +29,7 @@ _TRAINED_ROWS = 48
 """Rows of the sample for each list."""
 _ITERATIONS = 6
 _MOST_LISTS = 65_536
+_MANY_ROWS = 150_000
 _QUERY_BITS = 4
 """Bits that a query's coordinates are rounded to against 1-bit codes; with 0, unrounded, a search takes 50 times longer."""
 _ADD_ROWS = 65_536
@@ -42,11 +43,15 @@ def choose_layout(rows: int, layout: str = "auto") -> Layout:
 
 
 def list_count(rows: int) -> int:
-    """About 2 sqrt(n) lists, a power of two."""
-    return min(_MOST_LISTS, 1 << max(1, round(math.log2(2 * math.sqrt(rows)))))
+    """About 2 sqrt(n) lists, of many rows 4 sqrt(n); a power of two.
+
+    Shorter lists hold fewer rows that are far from the query, but finding the nearest lists and training them costs more.
+    """
+    factor = 4 if rows >= _MANY_ROWS else 2
+    return min(_MOST_LISTS, 1 << max(1, round(math.log2(factor * math.sqrt(rows)))))
 
 
-def build_ivf(vectors: MappedRows, layout: Layout) -> tuple[Any, Lists]:
+def build_ivf(vectors: StoredRows, layout: Layout) -> tuple[Any, Lists]:
     """A faiss index of all rows, and the list [n] in which each lies.
 
     The sample (some 48 rows a list) and one block are all that is in memory as float32.

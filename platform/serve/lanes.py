@@ -1,6 +1,6 @@
 """One model's two lanes, texts and images: prepared in threads, batched, run one batch at a time on the model's thread.
 
-    texts  -> token ids (a thread) -------------> batcher: tokens, like lengths together --+
+    texts  -> token ids (a thread) -------------> batcher: tokens; like lengths together --+
     images -> header, decode, resize (threads) -> batcher: pixels, as uint8 ---------------+-> model thread -> unit vectors
     canary ------------------------------------------------------- ahead of both queues ---+   (or a coroutine that asks
                                                                                                another process)
@@ -40,6 +40,7 @@ _CANARY = "chest radiograph"
 _TOKENIZED_TOGETHER = 64
 # What starting a batch costs, in tokens: for the CPU measured by benchmarks/serve_encoders.py, for a GPU an estimate.
 _START_TOKENS = {"cpu": 64, "cuda": 4096}
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 4096}
 
 
 class EncoderLike(Protocol):
@@ -52,6 +53,7 @@ class EncoderLike(Protocol):
     fingerprint: str
     logit_scale: float
     device: str
+    packs: bool
 
     def preprocess_uint8(self, image: bytes | Pixels) -> Pixels:
         """One image file's bytes, or its pixels -> [S, S, 3]."""
@@ -146,10 +148,6 @@ class Lanes:
             Problem: one can't be read (422, 413), the queue is full, or the deadline has passed (503).
         """
         return self._stack(await self._submit(self._images, sources, names, deadline))
-
-    async def count_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts together; ``texts_counted`` has them at no further cost."""
-        return sum(row.count for row in await self._ready_texts(texts)) if texts else 0
 
     def health(self) -> Health:
         """Whether the model answers, and as it did at first; (ok, seconds since the last good canary, reason), at once."""
@@ -252,15 +250,22 @@ class Lanes:
 
     def _text_options(self) -> BatcherOptions:
         limits, device = self.limits, self.encoder.device.split(":")[0]
-        start = _START_TOKENS.get(device, _START_TOKENS["cuda"])
-        return self._options("text", limits.batch_texts, limits.queue_texts, limits.batch_tokens, start, _TOKENIZED_TOGETHER)
+        start = None if self._packs else _START_TOKENS.get(device, _START_TOKENS["cuda"])
+        budget = limits.batch_tokens or _BATCH_TOKENS.get(device, _BATCH_TOKENS["cuda"])
+        return self._options("text", limits.batch_texts, limits.queue_texts, budget, start, _TOKENIZED_TOGETHER)
 
     def _image_options(self) -> BatcherOptions:
         limits, area = self.limits, self.encoder.image_size**2
         most = max(1, min(limits.batch_images, limits.batch_pixels // area))
         return self._options("image", most, limits.queue_images, None, 0, 1)
 
-    def _options(self, kind: str, items: int, pending: int, budget: int | None, padding: int, together: int) -> BatcherOptions:
+    @property
+    def _packs(self) -> bool:
+        return self._towers.executor is not None and self.encoder.packs
+
+    def _options(
+        self, kind: str, items: int, pending: int, budget: int | None, padding: int | None, together: int
+    ) -> BatcherOptions:
         return BatcherOptions(
             max_batch=items,
             max_pending=pending,

@@ -20,13 +20,15 @@ class Bounds:
     """Most items."""
     budget: int | None = None
     """Highest cost; one item alone may cost more."""
-    padding: int = 0
-    """Most of the cost that is padding: what starting another batch costs, in the same unit."""
+    padding: int | None = 0
+    """Most of the cost that is padding: what starting another batch costs, in the same unit. None: nothing is padded, so the
+    cost is the sum of the lengths, and any lengths go together."""
 
     def allow(self, items: int, longest: int, total: int) -> bool:
         """Whether so many items, the longest of this length and together of that, may be one batch."""
-        cost = items * longest
-        return items <= self.items and (self.budget is None or cost <= self.budget) and cost - total <= self.padding
+        cost = total if self.padding is None else items * longest
+        fits = items <= self.items and (self.budget is None or cost <= self.budget)
+        return fits and (self.padding is None or cost - total <= self.padding)
 
 
 def pick(lengths: Sequence[int], bounds: Bounds) -> list[int]:
@@ -46,13 +48,16 @@ def pick(lengths: Sequence[int], bounds: Bounds) -> list[int]:
 
 def is_full(lengths: Sequence[int], bounds: Bounds) -> bool:
     """Whether a batch of these has no room for another item as long as its longest."""
-    items = len(lengths) + 1
-    return items > bounds.items or (bounds.budget is not None and items * max(lengths) > bounds.budget)
+    items, longest = len(lengths) + 1, max(lengths)
+    cost = sum(lengths) + longest if bounds.padding is None else items * longest
+    return items > bounds.items or (bounds.budget is not None and cost > bounds.budget)
 
 
 def _near(lengths: Sequence[int], bounds: Bounds) -> tuple[int, int]:
     """Shortest and longest length that may join the first item's, found by going outward from it."""
     ordered = sorted(lengths)
+    if bounds.padding is None:
+        return ordered[0], ordered[-1]
     left = right = bisect_left(ordered, lengths[0])
     padding = 0
     while right - left + 1 < bounds.items:

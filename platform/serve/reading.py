@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from biomedray.errors import WorkError
+from biomedray.errors import UserError, WorkError
 from biomedray.evaluate import vectors
 from biomedray.evaluate.pairs import PairsSet
 from biomedray.evaluate.samples import Sample
@@ -24,10 +24,16 @@ Rows = NDArray[np.int64]
 
 
 def read_rows(pairs: Path, splits: Sequence[str], source: int = 0) -> Iterator[pa.Table]:
-    """By row group: STORED, and PLACE (``source``, ``file`` in the artifact, ``row_group``, ``row`` in it)."""
+    """By row group: STORED, and PLACE (``source``, ``file`` in the artifact, ``row_group``, ``row`` in it).
+
+    Raises:
+        UserError: an older ingest wrote the artifact, without a column that is wanted.
+    """
     for split in splits:
         for path in sorted((pairs / "data" / f"split={split}").glob("*.parquet")):
             file = pq.ParquetFile(path)
+            if missing := set(READ) - set(file.schema_arrow.names):
+                raise UserError(f"{path}: no {', '.join(sorted(missing))}; an older version wrote it, ingest again")
             names = READ + [name for name in ("panel_label",) if name in file.schema_arrow.names]
             for row_group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(row_group, columns=names)

@@ -19,7 +19,7 @@ from biomedray.serve.filters import Selection, select
 from biomedray.serve.generation import QUERY_STEMS, TARGETS, Probe
 from biomedray.serve.ivf import Ivf
 from biomedray.serve.segment import EXACT_ROWS
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.vectors import StoredRows
 
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -30,9 +30,10 @@ AIM = 0.96
 QUERIES = 256
 """Queries of each kind, half to choose and half to measure."""
 SELECTIVITIES = (1.0, 0.5, 0.1, 0.05, 0.01, 0.003)
-DEPTHS = (5, 10, 20, 40)
-# What a ranked candidate costs, in codes of a list that are compared.
-_RANKING = 250
+DEPTHS = (5, 7, 10, 20, 40)
+# What ranking a candidate, beginning a list and looking whether a row passes cost, in codes that are compared (some 27 ns each).
+_RANKING = 120
+_LIST = 180
 _SELECTING = 0.25
 
 
@@ -57,7 +58,7 @@ def sample_rows(columns: pa.Table, count: int = QUERIES) -> Rows:
     return np.sort(np.random.default_rng(len(pool)).permutation(pool)[:count])
 
 
-def measure(vectors: dict[str, MappedRows], indexes: dict[str, Ivf], rows: Rows) -> dict[str, list[Probe]]:
+def measure(vectors: dict[str, StoredRows], indexes: dict[str, Ivf], rows: Rows) -> dict[str, list[Probe]]:
     """Settings by "kind/target" for each selectivity, the largest first.
 
     ``vectors`` and ``indexes`` go by file stem; ``rows`` are those of ``sample_rows``.
@@ -77,7 +78,7 @@ def measure(vectors: dict[str, MappedRows], indexes: dict[str, Ivf], rows: Rows)
     return found
 
 
-def nearest_others(vectors: MappedRows, queries: Matrix, own: Rows, masks: Sequence[NDArray[np.bool_] | None]) -> list[Rows]:
+def nearest_others(vectors: StoredRows, queries: Matrix, own: Rows, masks: Sequence[NDArray[np.bool_] | None]) -> list[Rows]:
     """For each mask [n] (None: all rows) the K rows [q, K] of it nearest to each query, its own row left out; -1 where fewer."""
     seen: list[list[tuple[Rows, Rows, Matrix]]] = [[] for _ in masks]
     limits: list[Matrix] = [np.full(len(queries), -np.inf, np.float32) for _ in masks]
@@ -114,7 +115,7 @@ def _tuned(ivf: Ivf, asked: Asked, selectivity: float, mask: NDArray[np.bool_] |
 
 def _cheapest(ivf: Ivf, asked: Asked, selection: Selection | None, selectivity: float) -> tuple[int, int]:
     """Lists to read and depth of the least work that reaches the aim, or of the best that can be had."""
-    scanned = ivf.rows / ivf.lists * (selectivity + _SELECTING * (selection is not None))
+    scanned = _LIST + ivf.rows / ivf.lists * (selectivity + _SELECTING * (selection is not None))
     best: tuple[float, int, int] | None = None
     most = (0.0, ivf.lists, DEPTHS[-1])
     for probes in _steps(ivf.lists):

@@ -24,7 +24,7 @@ from biomedray.serve.calibration import percentiles
 from biomedray.serve.filters import ALL_ROWS, Filters
 from biomedray.serve.generation import DEAD, Generation, Kind, SegmentCard, Target, read_current
 from biomedray.serve.merge import Part, first_of_each, merge
-from biomedray.serve.rows import hash_text
+from biomedray.serve.rows import METADATA, RECORDS, hash_text
 from biomedray.serve.segment import Segment
 from biomedray.serve.verify import Background, check
 
@@ -34,8 +34,10 @@ Vector = NDArray[np.float32]
 
 _SPARE = 16
 """Rows beyond those wanted, for the duplicates among them."""
+_PLAIN = ("/image.npy", "/text.npy", f"/{RECORDS}", f"/{METADATA}")
+"""Large files in which damage crashes nothing, and the one that is not opened before it is checked."""
 _CHECKED_AT_ONCE = 256 * 1024 * 1024
-"""Vectors that are together no larger are checked before the index opens."""
+"""Such files that are together no larger are checked before the index opens."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +357,7 @@ def _grouped(part: Part, query: Query) -> Part:
 
 def _record(segment: Segment, row: int, places: bool) -> dict[str, Any]:
     local = row - segment.card.start
-    return segment.metadata.record(local) | (segment.places.record(local) if places else {})
+    return segment.records.record(local) | (segment.places.record(local) if places else {})
 
 
 def _open(folder: Path, generation: Generation, card: SegmentCard, dead: NDArray[np.int64]) -> Segment:
@@ -366,8 +368,8 @@ def _open(folder: Path, generation: Generation, card: SegmentCard, dead: NDArray
 
 
 def _by_use(folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Vectors that may be checked while the index serves, and what must be before; faiss' files are where they are read."""
-    vectors = [name for name in names if name.endswith(("/image.npy", "/text.npy"))]
+    """Files that may be checked while the index serves, and what must be before; faiss' files are where they are read."""
+    vectors = [name for name in names if name.endswith(_PLAIN)]
     missing = [name for name in vectors if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder / missing[0]}: missing; build the index again")

@@ -3,7 +3,7 @@
     base-000/  image.npy text.npy        exact vectors, memory-mapped: float32 where the segment is flat, else float16
                image.faiss text.faiss    codes in inverted lists; none where it is flat
                image.lists.npy ...       the list of each row, by which a filter's rows are counted
-               metadata.arrow columns.arrow places.arrow keys.npy    platform/serve/rows.py
+               records.jsonl records.npy metadata.arrow columns.arrow places.arrow keys.npy    platform/serve/rows.py
 
 Flat segments keep float32: they are small, their answers are what an evaluation of the same embeddings would give to the last
 bit, and a product needs no conversion. Of large ones the ranking errors of float16 (some 1e-4 of a cosine) are far below those
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from biomedray.serve.filters import Columns, Filters, Selection
 from biomedray.serve.generation import TARGETS, Probe, SegmentCard, Target
 from biomedray.serve.ivf import Ivf
-from biomedray.serve.rows import COLUMNS, KEYS, METADATA, PLACES, Table
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.rows import COLUMNS, KEYS, METADATA, PLACES, Records, Table
+from biomedray.serve.vectors import StoredRows
 from biomedray.serve.verify import read_checked
 
 Rows = NDArray[np.int64]
@@ -41,7 +41,7 @@ _UNTUNED = Probe(selectivity=0.0, share=1.0, depth=40, recall=0.0)
 class Searcher:
     """One kind of vectors of a segment: nearest rows by inner product."""
 
-    def __init__(self, vectors: MappedRows, ivf: Ivf | None = None, probes: Mapping[str, list[Probe]] | None = None) -> None:
+    def __init__(self, vectors: StoredRows, ivf: Ivf | None = None, probes: Mapping[str, list[Probe]] | None = None) -> None:
         """``probes`` by kind of query."""
         self.vectors = vectors
         self.ivf = ivf
@@ -108,7 +108,7 @@ class Segment:
         for target, stem in TARGETS.items():
             ivf = None if card.layout == "flat" else Ivf.load(read_checked(folder / f"{stem}.faiss", files[f"{stem}.faiss"]))
             probes = {key.split("/")[0]: table for key, table in card.probes.items() if key.endswith(f"/{target}")}
-            self.searchers[target] = Searcher(MappedRows(folder / f"{stem}.npy"), ivf, probes)
+            self.searchers[target] = Searcher(StoredRows(folder / f"{stem}.npy"), ivf, probes)
             lists[target] = np.load(folder / f"{stem}.lists.npy", mmap_mode="r") if ivf else None
         self.alive = None if not len(dead) else _alive(card.rows, dead)
         hashed = Table(folder / COLUMNS).table()
@@ -117,7 +117,8 @@ class Segment:
         self.article: NDArray[np.uint64] = _column(hashed, "article")
         self.embedded: NDArray[np.uint64] = _column(hashed, "embedded")
         self.content: NDArray[np.uint64] = _column(hashed, "content")
-        self.metadata = Table(folder / METADATA)
+        self.metadata = folder / METADATA
+        self.records = Records(folder)
         self.places = Table(folder / PLACES)
         self.keys: NDArray[np.uint64] = np.load(folder / KEYS, mmap_mode="r")
 
@@ -130,7 +131,7 @@ class Segment:
         first = int(np.searchsorted(self.keys[0], np.uint64(key)))
         while first < self.keys.shape[1] and int(self.keys[0, first]) == key:
             row = int(self.keys[1, first])
-            if (self.alive is None or self.alive[row]) and self.metadata.value(row, "pair_id") == pair_id:
+            if (self.alive is None or self.alive[row]) and self.records.record(row)["pair_id"] == pair_id:
                 return row
             first += 1
         return None

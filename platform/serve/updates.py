@@ -21,9 +21,9 @@ from biomedray.evaluate.pairs import open_pairs
 from biomedray.records import SPLITS
 from biomedray.serve.generation import TARGETS, Generation, SegmentCard, Source
 from biomedray.serve.reading import EmbeddedRows, NewPairs, known_articles, pair_ids, read_rows, without
-from biomedray.serve.rows import EMBEDDED, PLACE, STORED, content_hashes, hash_text, hashes
+from biomedray.serve.rows import EMBEDDED, METADATA, PLACE, STORED, content_hashes, hash_text, hashes, metadata_batches
 from biomedray.serve.segment import Segment
-from biomedray.serve.vectors import BLOCK
+from biomedray.serve.verify import check
 from biomedray.serve.writing import Block, Draft, Kept, sizes
 
 Rows = NDArray[np.int64]
@@ -75,12 +75,6 @@ class Living:
         """The row of each key, -1 where there is none."""
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where(self.keys[place] == keys, self.rows[place], -1)
-
-    def key_of(self, slots: int) -> Hashes:
-        """[slots] the key of each row, 0 of dead ones."""
-        found = np.zeros(slots, np.uint64)
-        found[self.rows] = self.keys
-        return found
 
 
 @dataclass(frozen=True)
@@ -173,16 +167,20 @@ def worth_compacting(generation: Generation, change: Change, added: int) -> bool
 
 
 def living_blocks(segments: Sequence[Segment], kept: Sequence[Kept], dead: Rows) -> Iterator[Block]:
-    """All living rows of the segments, as blocks for new ones."""
+    """All living rows of the segments, as blocks for new ones.
+
+    Raises:
+        UserError: a file is damaged.
+    """
     for segment, linked in zip(segments, kept, strict=True):
+        check(linked.folder, linked.files, [METADATA])
         places = segment.places.table() if linked.places is None else linked.places
         gone = np.zeros(segment.card.rows, dtype=bool)
         gone[dead[(dead >= segment.card.start) & (dead < segment.stop)] - segment.card.start] = True
-        metadata = segment.metadata.table()
-        for start in range(0, segment.card.rows, BLOCK):
-            rows = start + np.flatnonzero(~gone[start : start + BLOCK])
-            if len(rows):
-                yield _copied(segment, metadata, places, rows)
+        for start, metadata in metadata_batches(segment.metadata):
+            kept_here = np.flatnonzero(~gone[start : start + metadata.num_rows])
+            if len(kept_here):
+                yield _copied(segment, metadata.take(pa.array(kept_here)), places, start + kept_here)
 
 
 def next_draft(generation: Generation, name: str, sources: Sequence[Source], change: Change, withdrawn: set[str]) -> Draft:
@@ -249,9 +247,8 @@ def _placed(table: pa.Table, moved: tuple[list[Rows], list[pa.Table]] | None) ->
 
 
 def _copied(segment: Segment, metadata: pa.Table, places: pa.Table, rows: Rows) -> Block:
-    taken = metadata.take(pa.array(rows))
     where = places.take(pa.array(rows))
     where = where.set_column(where.schema.get_field_index("file"), "file", where["file"].cast(pa.string()))
-    table = pa.table({**{name: taken[name] for name in STORED}, **{name: where[name] for name in PLACE}})
+    table = pa.table({**{name: metadata[name] for name in STORED}, **{name: where[name] for name in PLACE}})
     vectors = {stem: segment.searchers[target].vectors.take(rows) for target, stem in TARGETS.items()}
     return Block(table, vectors)

@@ -1,92 +1,76 @@
-"""Exact vectors on disk: memory-mapped rows, gathered or multiplied by blocks, with a bound on what stays resident."""
+"""Exact vectors on disk: small files in memory, of large ones only the rows that are asked for are read."""
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biomedray.serve.files import Reader
+
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 BLOCK = 16_384
 """Rows that are multiplied at a time."""
-_RESIDENT = 192 * 1024 * 1024
-# A touched page brings its neighbours in: 16 of them, or, where the cache is of huge pages, 2 MiB.
-_AROUND = 2 * 1024 * 1024
-_AT_ONCE = _RESIDENT // _AROUND
+_SMALL = 192 * 1024 * 1024
+"""Bytes up to which a file is mapped."""
 
 
-class MappedRows:
+class StoredRows:
     """[n, d] float16 or float32 of a .npy file; thread-safe.
 
-    Pages of a mapping count as the process's memory once they were touched, though the kernel can take them back. So that
-    re-ranking at random does not make the whole file resident, the mapping is let go now and then: the pages stay in the
-    kernel's cache and are mapped again when they are needed.
+    Ranking again reads some 50 rows of a query, anywhere in the file.
     """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            shape, _, dtype = _header(file, version)
-            offset = file.tell()
-            if path.stat().st_size != offset + int(np.prod(shape)) * dtype.itemsize:
-                raise ValueError(f"{path.name}: not as long as its header says")
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._rows: NDArray[Any] = np.frombuffer(self._map, dtype, offset=offset).reshape(shape)
-        self._touched = 0
-        self._small = self._rows.nbytes <= _RESIDENT
+            self.shape, self._type = _header(file, version)
+            self._offset = file.tell()
+        self._row_bytes = self.shape[1] * self._type.itemsize
+        if path.stat().st_size != self._offset + self.shape[0] * self._row_bytes:
+            raise ValueError(f"{path.name}: not as long as its header says")
+        self._mapped: NDArray[Any] | None = None
+        if self.shape[0] * self._row_bytes <= _SMALL:
+            self._mapped = np.asarray(np.load(path, mmap_mode="r"))
+        else:
+            self._file = Reader(path)
 
     def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and dimensions."""
-        return self._rows.shape[0], self._rows.shape[1]
+        return self.shape[0]
 
     def take(self, rows: Rows) -> Matrix:
         """Rows [m, d] as float32."""
-        if self._small:
-            found: Matrix = self._rows[rows].astype(np.float32, copy=False)
-            return found
-        found = np.empty((len(rows), self._rows.shape[1]), np.float32)
-        for start in range(0, len(rows), _AT_ONCE):
-            found[start : start + _AT_ONCE] = self._rows[rows[start : start + _AT_ONCE]]
-            self._note(min(_AT_ONCE, len(rows) - start) * _AROUND)
-        return found
+        if self._mapped is not None:
+            return np.asarray(self._mapped[rows], np.float32)
+        found = np.empty((len(rows), self.shape[1]), self._type)
+        if len(rows):
+            into = found.view(np.uint8).reshape(-1).data
+            begins = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+            places = (self._offset + rows * self._row_bytes).tolist()
+            for begin, end in pairwise(begins):  # rows that follow one another are one read
+                self._file.read_into(into[begin * self._row_bytes : end * self._row_bytes], places[begin])
+        return found.astype(np.float32, copy=False)
 
     def blocks(self) -> Iterator[tuple[int, Matrix]]:
         """First row and [at most BLOCK, d] float32, for all rows."""
         for start in range(0, len(self), BLOCK):
-            yield start, self._rows[start : start + BLOCK].astype(np.float32, copy=False)
-            if not self._small:
-                self._note(BLOCK * self._rows.shape[1] * self._rows.itemsize)
+            yield start, self.take(np.arange(start, min(start + BLOCK, len(self))))
 
     def dots(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Products [n] of all rows with a vector."""
-        if self._rows.dtype == np.float32:
-            products: NDArray[np.float32] = self._rows @ vector
+        if self._mapped is not None and self._type == np.float32:
+            products: NDArray[np.float32] = self._mapped @ vector
             return products
         return np.concatenate([block @ vector for _, block in self.blocks()])
 
-    def _note(self, size: int) -> None:
-        self._touched += size
-        if self._touched >= _RESIDENT:
-            self.let_go()
 
-    def let_go(self) -> None:
-        """Give the resident pages back."""
-        self._touched = 0
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-
-def _header(file: Any, version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(file: Any, version: tuple[int, int]) -> tuple[tuple[int, int], np.dtype[Any]]:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
-    return found
+    (rows, dim), _, dtype = read(file)
+    return (rows, dim), dtype

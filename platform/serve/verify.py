@@ -1,7 +1,7 @@
-"""Checksums of an index: what native code parses is checked before it is opened, the large plain vectors while it serves.
+"""Checksums of an index: what native code parses is checked before it is opened, the large plain files while it serves.
 
 faiss, Arrow, codes, keys      read and hashed before anything parses them (a damaged offset could crash the process)
-*.npy of vectors               size and header at once, all bytes in a thread; damage there can only misplace a hit
+vectors, lines of JSON         sizes at once, all bytes in a thread; damage there can only misplace a hit or spoil its text
 """
 
 from __future__ import annotations

@@ -39,19 +39,18 @@ from biomedray.serve.recall import measure, sample_rows
 from biomedray.serve.rows import (
     COLUMNS,
     KEYS,
-    METADATA,
     PLACE,
     PLACES,
     STORED,
+    RowWriter,
     Table,
-    TableWriter,
     column_table,
     hashes,
     join_columns,
     key_array,
     write_table,
 )
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.vectors import StoredRows
 
 Matrix = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -148,7 +147,7 @@ class SegmentWriter:
         self._layout = choose_layout(rows, layout)
         self._type = np.dtype(np.float32 if self._layout == "flat" else np.float16)
         self._files = {stem: _npy(folder / f"{stem}.npy", (rows, dim), self._type) for stem in TARGETS.values()}
-        self._metadata = TableWriter(folder / METADATA)
+        self._metadata = RowWriter(folder)
         self._columns: list[pa.Table] = []
         self._places: list[pa.Table] = []
         self._keys: list[NDArray[np.uint64]] = []
@@ -182,7 +181,7 @@ class SegmentWriter:
         return card if self._layout == "flat" else self._index(card, columns)
 
     def _index(self, card: SegmentCard, columns: pa.Table) -> SegmentCard:
-        vectors = {stem: MappedRows(self._folder / f"{stem}.npy") for stem in TARGETS.values()}
+        vectors = {stem: StoredRows(self._folder / f"{stem}.npy") for stem in TARGETS.values()}
         opened = {}
         for stem, rows in vectors.items():
             index, lists = build_ivf(rows, card.layout)
@@ -258,7 +257,7 @@ def _calibrate(folder: Path, cards: Sequence[SegmentCard], alive: Rows) -> dict[
         parts = []
         for card in cards:
             own = rows[(rows >= card.start) & (rows < card.start + card.rows)] - card.start
-            parts.append(MappedRows(folder / card.name / f"{stem}.npy").take(own))
+            parts.append(StoredRows(folder / card.name / f"{stem}.npy").take(own))
         sampled[stem] = np.concatenate(parts)
     pairs = {f"{kind}/{target}": (of, stem) for kind, of in QUERY_STEMS.items() for target, stem in TARGETS.items()}
     tables = {key: quantiles(sampled[of], sampled[stem]) for key, (of, stem) in pairs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +88,7 @@ class Wandb:
     """A run of Weights & Biases; mode, key and server are as its own variables (WANDB_MODE ...) say."""
 
     def __init__(self, package: Any, folder: Path, project: str) -> None:
-        identity = _kept(folder / "logs" / "wandb-run.txt", package.util.generate_id)
+        identity = _kept(folder / "logs" / "wandb-run.txt", lambda: secrets.token_hex(8))
         self._run = package.init(project=project, name=folder.name, id=identity, resume="allow", dir=str(folder / "logs"))
 
     def write(self, numbers: Numbers, seen: int) -> None:

@@ -8,7 +8,6 @@ What is decided lies in the trials' folders and not in Tune's own notes, so a sw
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -19,22 +18,19 @@ from typing import Any, Literal
 
 import ray
 from ray import tune
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from biomedray import cluster
-from biomedray.artifacts import write_atomic
 from biomedray.errors import UserError, WorkError
 from biomedray.train.look import look
 from biomedray.train.loop import train
 from biomedray.train.plan import Workers
+from biomedray.tune.places import Places, give_back
 from biomedray.tune.space import Dimension
 from biomedray.tune.trial import Trial, looked_at, outcome_of, read_outcome
 
 SCORE = "score"
 """What schedulers and searches compare: the mean of both R@1 of the validation."""
-_PLACES = "places.txt"
 # A driver only waits; Tune wants it to ask for something.
 _DRIVER_CPUS = 0.01
 _POLITE_SECONDS = "5"
@@ -189,21 +185,6 @@ class Relay(TuneReportCallback):
         super().after_report(run_context, [found | {SCORE: score}], checkpoint)
 
 
-class Places(WorkerGroupCallback):
-    """Writes down where a trial's workers sit: a driver that Tune stops can't give their places back itself.
-
-    Ray Train's own cleaner asks the dashboard whether the controller lives, and waits for ever where there is none.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / _PLACES
-
-    def after_worker_group_start(self, worker_group: Any) -> None:
-        """Called by Ray Train's controller."""
-        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        write_atomic(self._file, group.id.hex())
-
-
 class Desk(tune.Callback):
     """Follows the trials from the sweep's own process: tells of reports, and closes what was stopped or died."""
 
@@ -247,18 +228,6 @@ class Desk(tune.Callback):
         """Whatever happened, no trial keeps its places."""
         for folder in self._folders:
             give_back(folder)
-
-
-def give_back(folder: Path) -> None:
-    """Take away the placement group of a trial's workers, if it still holds one; that ends them."""
-    path = folder / _PLACES
-    if not path.is_file():
-        return
-    group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(path.read_text())))
-    with contextlib.suppress(Exception):  # of a cluster that is gone there is nothing to take away
-        if placement_group_table(group).get("state") not in (None, "REMOVED"):
-            remove_placement_group(group)
-    path.unlink(missing_ok=True)
 
 
 def _asha(stopping: Stopping) -> Any:

@@ -125,6 +125,7 @@ def test_the_population_is_frozen(http: Any, bucket: Path, make: SimpleNamespace
     assert (manifest.counts["pairs"], manifest.inputs[-1]["snapshot"]) == (20, FIRST)
 
 
+@pytest.mark.heavy
 @pytest.mark.ray
 def test_through_ray_from_two_kinds_of_sources(http: Any, make: SimpleNamespace, tmp_path: Path, ray_cluster: None) -> None:
     make.write_package(tmp_path / "packages", "PMC99", figures=3, seed=9)

@@ -187,6 +187,7 @@ def initialise_elsewhere(init_from: str, out: Path, **environment: str) -> subpr
     return subprocess.run([sys.executable, "-c", code, init_from, str(out)], env=own, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.heavy
 def test_from_the_hub_then_from_its_cache(released, hub, tmp_path):
     home = str(tmp_path / "home")
     done = initialise_elsewhere(f"hf-hub:{REPO}", tmp_path / "fetched", HF_ENDPOINT=hub, HF_HOME=home, HF_HUB_OFFLINE="0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class FakeEncoder:
     fingerprint = "fake-0001"
     logit_scale = 10.0
     device = "cpu"
+    packs = True
 
     def preprocess(self, data: bytes) -> torch.Tensor:
         return torch.from_numpy(self.preprocess_uint8(data).astype(np.float32) / 255).permute(2, 0, 1)
@@ -62,9 +63,6 @@ class FakeEncoder:
         if any(POISON in text for text in texts):
             raise ValueError("poisoned at /secret/path")
         return _unit(np.stack([self._text(text) for text in texts]))
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
 
     def _text(self, text: str) -> np.ndarray:
         for name, color in COLORS.items():
@@ -141,7 +139,7 @@ def write_pairs(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return folder
 
 
-def write_index(folder: Path, pairs: Path, encoder: FakeEncoder) -> Path:
+def write_index(folder: Path, pairs: Path, encoder: Any, shards: int = 1) -> Path:
     """An index artifact without the embedding step, which needs a real model."""
     splits = [split for split in ("train", "val", "test") if (pairs / "data" / f"split={split}").is_dir()]
     metadata = read_metadata(pairs, splits)
@@ -155,7 +153,7 @@ def write_index(folder: Path, pairs: Path, encoder: FakeEncoder) -> Path:
         "pairs_fingerprint": manifest_fingerprint(pairs),
     }
     folder.mkdir(parents=True)
-    set_current(folder, write_generation(folder, metadata, vectors, origin))
+    set_current(folder, write_generation(folder, metadata, vectors, origin, shards=shards))
     write_manifest(folder, Manifest(kind="index", name=folder.name))
     return folder
 
@@ -182,3 +180,20 @@ def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def index_folder(tmp_path_factory: pytest.TempPathFactory, pairs_folder: Path, encoder: FakeEncoder) -> Path:
     return write_index(tmp_path_factory.mktemp("serve") / "index", pairs_folder, encoder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from .pages import browsing
+
+    with browsing() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Any, url: str) -> Iterator[Any]:
+    """One page of the browser for all tests of a module that has an address of its own as ``url``."""
+    from .pages import new_page
+
+    with new_page(browser, url) as page:
+        yield page

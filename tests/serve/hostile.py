@@ -73,8 +73,8 @@ def _good_stream(url: str, key: str | None, stop: threading.Event, report: Repor
                 try:
                     found = client.post("/v1/embeddings", json=body)
                     report.good_failed += found.status_code != 200 or len(found.json()["data"]) != count
-                except httpx.HTTPError:
-                    report.good_failed += found.status_code != 200 or len(found.json()["data"]) != count
+                except (httpx.HTTPError, ValueError, KeyError):
+                    report.good_failed += 1
             time.sleep(0.02)
 
 

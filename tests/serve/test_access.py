@@ -193,6 +193,35 @@ def test_what_is_wrong_is_said_before_serving(tmp_path: Path) -> None:
         Access().check(host)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8000", 200),
+        ("LOCALHOST:9", 200),
+        ("evil.example:8000", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("[::2]:8000", 403),
+        ("", 403),
+    ],
+)
+def test_on_loopback_it_answers_to_its_own_names_only(encoder: FakeEncoder, host: str, status: int) -> None:
+    with client_of(encoder, Access().on("127.0.0.1")) as client:
+        answer = client.get("/v1/info", headers={"host": host})
+        assert answer.status_code == status
+        assert status == 200 or code(answer) == "wrong_host"
+        assert client.get("/livez", headers={"host": host}).status_code == 200
+
+
+def test_names_are_free_with_keys_or_when_told(keys: tuple[Path, str]) -> None:
+    assert Access(keys=keys[0]).on("0.0.0.0").hosts == ()
+    assert Access(insecure=True).on("0.0.0.0").hosts == ()
+    assert Access(hosts=("tools.local",)).on("127.0.0.1").hosts == ("tools.local",)
+    with pytest.raises(UserError, match="--keys"):
+        Access().on("0.0.0.0")
+
+
 def test_the_refusal_comes_before_the_body(guarded: TestClient, keys: tuple[Path, str]) -> None:
     async def receive() -> dict[str, Any]:
         raise AssertionError("the body was read")

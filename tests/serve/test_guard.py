@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from biomedray.serve.engine import Engine
-from biomedray.serve.limits import Limits
+from biomedray.serve.guard import Guard
+from biomedray.serve.limits import QUEUE_HEADER, Limits
+from biomedray.serve.metrics import Metrics
 from biomedray.serve.routes import create_app
 
 from .conftest import FakeEncoder
@@ -157,6 +159,14 @@ def test_full_queues_are_told_before_the_body_is_read(encoder: FakeEncoder) -> N
         assert refusal(sent) == (503, "overloaded")
         assert int(header(sent, "retry-after") or 0) >= 1
     assert (text[0]["status"], image[0]["status"]) == (200, 200)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(7.4, "7"), (1.0, None)])
+def test_only_a_queue_that_lasts_is_told_to_the_proxy(seconds: float, told: str | None) -> None:
+    guard = Guard(unread, Limits(), Metrics(), busy=lambda _path, _length: seconds)
+    sent = asyncio.run(ask(guard, "/v1/embeddings/image", unread))
+    assert refusal(sent) == (503, "overloaded")
+    assert header(sent, QUEUE_HEADER) == told
 
 
 def test_a_caller_who_leaves_frees_its_place(encoder: FakeEncoder) -> None:

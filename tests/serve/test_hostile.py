@@ -5,51 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
 from biomedray.serve.images import ImageStore
 from biomedray.serve.keys import add_key
 from biomedray.serve.limits import Limits
-from biomedray.serve.routes import create_app
 from biomedray.serve.search import SearchIndex
 
 from .. import dicoms
 from . import hostile
 from .conftest import FakeEncoder
 from .hostile_cases import make
+from .pages import serving
 
 LIMITS = Limits(read_seconds=0.5, read_rate=1_000_000)
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The application under uvicorn on a port of its own."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="on"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
 
 
 @pytest.fixture
@@ -57,7 +34,7 @@ def url_and_key(index_folder: Path, encoder: FakeEncoder, tmp_path: Path) -> Ite
     index = SearchIndex.open(index_folder, encoder.fingerprint)
     key = add_key(tmp_path / "keys", "hostile")
     engine = Engine(encoder, index, ImageStore(index.generation), LIMITS)
-    with served(create_app(engine, access=Access(keys=tmp_path / "keys"))) as url:
+    with serving(engine, Access(keys=tmp_path / "keys")) as url:
         yield url, key
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from biomedray.errors import UserError, WorkError
 from biomedray.serve import recall as recall_module
 from biomedray.serve import search as search_module
 from biomedray.serve import segment as segment_module
+from biomedray.serve import vectors as vectors_module
 from biomedray.serve.filters import Filters
 from biomedray.serve.generation import Source, set_current
 from biomedray.serve.ivf import FLAT_ROWS, choose_layout, list_count
@@ -28,7 +30,7 @@ from biomedray.serve.rows import PLACE, STORED
 from biomedray.serve.search import Ask, Query, SearchIndex, join_tops
 from biomedray.serve.shards import share_out
 from biomedray.serve.updates import fresh
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.vectors import StoredRows
 from biomedray.serve.writing import Block, Draft, sizes, write_draft
 
 from .conftest import pair_row
@@ -116,7 +118,7 @@ def test_the_layout_goes_by_size() -> None:
     assert choose_layout(FLAT_ROWS + 1) == "rabitq"
     assert choose_layout(1000, "sq8") == "sq8"
     assert choose_layout(10, "rabitq") == "flat"
-    assert list_count(1_000_000) == 2048
+    assert (list_count(3_000), list_count(100_000), list_count(1_000_000)) == (128, 512, 4096)
     assert sizes(10, 3) == [4, 3, 3]
     assert sizes(2, 5) == [1, 1]
 
@@ -267,7 +269,8 @@ def test_a_shard_that_is_down_is_left_out_and_counted(tmp_path: Path, flat: Sear
 
 
 def test_a_damaged_file_is_never_parsed(tmp_path: Path, lists_folder: Path) -> None:
-    for name in ("image.faiss", "metadata.arrow", "columns.arrow", "keys.npy", "text.lists.npy", "text.npy"):
+    plain = ("text.npy", "metadata.arrow", "records.jsonl", "records.npy")
+    for name in ("image.faiss", "columns.arrow", "keys.npy", "text.lists.npy", *plain):
         copy = shutil.copytree(lists_folder, tmp_path / name)
         path = copy / "generations" / "000001" / "base-000" / name
         data = bytearray(path.read_bytes())
@@ -299,22 +302,24 @@ def test_vectors_of_a_large_segment_are_float16_and_mapped(lists_folder: Path, l
     assert np.allclose(lists.vector(7, "figure"), flat.vector(7, "figure"), atol=1e-3)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_mapped_rows_let_go_of_what_they_touched(tmp_path: Path) -> None:
-    np.save(tmp_path / "rows.npy", np.ones((200_000, 128), np.float16))  # 51 MB
-    rows = MappedRows(tmp_path / "rows.npy")
-    for _, block in rows.blocks():
-        assert block.sum() > 0
-
-    def resident() -> int:
-        lines = Path(f"/proc/{os.getpid()}/smaps").read_text().split("rows.npy", 1)[1].splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
-
-    assert resident() > 0
-    assert rows.dots(np.ones(128, np.float32)).tolist() == [128.0] * 200_000
-    rows.let_go()
-    assert resident() == 0
-    assert rows.take(np.array([3])).sum() == 128
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_rows_of_large_files_are_read_and_never_mapped(tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = np.random.default_rng(0).normal(size=(40_000, 16)).astype(kind)
+    np.save(tmp_path / "rows.npy", stored)
+    small = StoredRows(tmp_path / "rows.npy")
+    monkeypatch.setattr(vectors_module, "_SMALL", 0)
+    large = StoredRows(tmp_path / "rows.npy")
+    exact = stored.astype(np.float32)
+    for rows in ([], [7], [0, 1, 2], [39_999, 5, 6, 6, 3], range(0, 40_000, 3)):
+        asked = np.array(rows, np.int64)
+        assert np.array_equal(large.take(asked), exact[asked])
+        assert np.array_equal(small.take(asked), exact[asked])
+        assert large.take(asked).dtype == np.float32
+    assert np.array_equal(np.concatenate([block for _, block in large.blocks()]), exact)
+    assert np.allclose(large.dots(exact[3]), small.dots(exact[3]), rtol=1e-5, atol=1e-5)
+    os.truncate(tmp_path / "rows.npy", 4096)
+    with pytest.raises(OSError, match="shorter"):
+        large.take(np.array([39_999]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

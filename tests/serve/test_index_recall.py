@@ -16,7 +16,7 @@ from biomedray.serve.generation import Probe
 from biomedray.serve.ivf import Ivf, build_ivf
 from biomedray.serve.recall import nearest_others
 from biomedray.serve.segment import Searcher
-from biomedray.serve.vectors import MappedRows
+from biomedray.serve.vectors import StoredRows
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def test_exact_neighbours_by_blocks_are_those_of_one_product(tmp_path: Path, mon
     np.save(tmp_path / "rows.npy", rows)
     own = np.arange(20) * 7
     masks = [None, np.arange(500) % 3 == 0, np.arange(500) < 6]
-    found = nearest_others(MappedRows(tmp_path / "rows.npy"), queries, own, masks)
+    found = nearest_others(StoredRows(tmp_path / "rows.npy"), queries, own, masks)
     for mask, truth in zip(masks, found, strict=True):
         scores = queries @ rows.T
         scores[np.arange(20), own] = -np.inf
@@ -45,7 +45,7 @@ def test_exact_neighbours_by_blocks_are_those_of_one_product(tmp_path: Path, mon
 
 def test_lists_of_rows_and_shares_of_them(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", unit(900, 16, 0).astype(np.float16))
-    index, lists = build_ivf(MappedRows(tmp_path / "rows.npy"), "sq8")
+    index, lists = build_ivf(StoredRows(tmp_path / "rows.npy"), "sq8")
     ivf = Ivf(index)
     assert np.bincount(lists, minlength=ivf.lists).sum() == 900
     query = unit(1, 16, 3)[0]
@@ -64,7 +64,7 @@ def test_lists_of_rows_and_shares_of_them(tmp_path: Path) -> None:
 def test_the_setting_goes_by_how_many_rows_pass(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", unit(10, 4, 0))
     table = [Probe(selectivity=value, share=share, depth=10, recall=1) for value, share in ((1, 0.1), (0.5, 0.2), (0.1, 0.4))]
-    searcher = Searcher(MappedRows(tmp_path / "rows.npy"), None, {"text": table})
+    searcher = Searcher(StoredRows(tmp_path / "rows.npy"), None, {"text": table})
     shares = [searcher.probe("text", selectivity).share for selectivity in (1, 0.95, 0.8, 0.5, 0.3, 0.1, 0.05, 0.001)]
     assert shares == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4, 0.8, 1.0])
     assert searcher.probe("image", 1).share == 1.0
@@ -107,15 +107,3 @@ def test_the_fingerprint_covers_weights_tokenizer_and_preprocessing(tmp_path: Pa
         copy = shutil.copytree(folder, tmp_path / f"other-{name}")
         (copy / name).write_text("{}")
         assert weights._identity(copy, config) != first, name
-
-
-def test_rows_are_taken_in_parts_when_the_file_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = unit(300, 8, 0).astype(np.float16)
-    np.save(tmp_path / "rows.npy", rows)
-    monkeypatch.setattr(vectors_module, "_RESIDENT", 100)
-    monkeypatch.setattr(vectors_module, "_AT_ONCE", 7)
-    mapped = MappedRows(tmp_path / "rows.npy")
-    wanted = np.random.default_rng(0).integers(0, 300, 60)
-    assert np.array_equal(mapped.take(wanted), rows[wanted].astype(np.float32))
-    assert mapped.take(np.empty(0, np.int64)).shape == (0, 8)
-    assert np.array_equal(np.concatenate([block for _, block in mapped.blocks()]), rows.astype(np.float32))

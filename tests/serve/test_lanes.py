@@ -66,7 +66,7 @@ def test_texts_and_images_in_order_with_their_tokens() -> None:
             lanes.texts_counted(texts), lanes.images([ImageSource(draw(COLORS[name])) for name in COLORS], list(COLORS))
         )
         np.testing.assert_allclose(vectors, encoder.encode_texts(texts))
-        assert tokens == sum(encoder.count_tokens(texts))
+        assert tokens == sum(len(text.split()) + 2 for text in texts)
         assert encoder.tokenized - before == len(texts)
         np.testing.assert_allclose(images, encoder.encode_images([draw(color) for color in COLORS.values()]), atol=1e-6)
         assert (await lanes.texts([])).shape == (0, encoder.embed_dim)
@@ -204,3 +204,33 @@ def test_images_are_bounded_by_pixels() -> None:
 
     assert Lanes(Large(), Limits(batch_images=16, batch_pixels=1 << 20), Metrics())._image_options().max_batch == 4
     assert Lanes(Large(), Limits(batch_pixels=1), Metrics())._image_options().max_batch == 1
+
+
+@pytest.mark.parametrize(("packs", "wanted"), [(True, [[9, 90, 9, 90]]), (False, [[9, 9], [90, 90]])])
+def test_lengths_are_mixed_only_where_nothing_is_padded(packs: bool, wanted: list[list[int]]) -> None:
+    seen: list[list[int]] = []
+
+    class Counting(FakeEncoder):
+        def encode_tokens(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+            seen.append([len(row) for row in rows])
+            return super().encode_tokens(rows)
+
+    async def run() -> None:
+        encoder = Counting()
+        encoder.packs = packs
+        lanes = Lanes(encoder, Limits(), Metrics())
+        await lanes.texts(["a" * 9, "b" * 90, "c" * 9, "d" * 90])
+        lanes.close()
+
+    asyncio.run(run())
+    assert [batch for batch in seen if len(batch) > 1] == wanted
+
+
+def test_the_budget_of_tokens_goes_with_the_device() -> None:
+    def budget(device: str, **limits: Any) -> int | None:
+        encoder = FakeEncoder()
+        encoder.device = device
+        return Lanes(encoder, Limits(**limits), Metrics())._text_options().budget
+
+    assert budget("cpu") < budget("cuda:1")
+    assert budget("cpu", batch_tokens=77) == budget("cuda", batch_tokens=77) == 77

@@ -19,7 +19,7 @@ from biomedray.serve.keys import add_key
 
 from .. import dicoms
 from .conftest import COLORS, FakeEncoder, draw
-from .pages import HOSTILE, NEEDS_CHROMIUM, browsing, engine_of, make_index, new_page, serving, watched
+from .pages import HOSTILE, NEEDS_CHROMIUM, engine_of, make_index, new_page, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
@@ -41,18 +41,6 @@ def bare_url(encoder: FakeEncoder) -> Iterator[str]:
     """A service without an index."""
     with serving(Engine(encoder)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Any, url: str) -> Iterator[Any]:
-    with new_page(browser, url) as page:
-        yield page
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from .conftest import FakeEncoder, draw
-from .pages import NEEDS_CHROMIUM, browsing, engine_of, make_index, new_page, serving, watched
+from .pages import NEEDS_CHROMIUM, engine_of, make_index, new_page, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
@@ -94,12 +94,6 @@ def url(tmp_path_factory: pytest.TempPathFactory, encoder: FakeEncoder) -> Itera
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as chromium:
-        yield chromium
-
-
 def empty(page: Any) -> None:
     page.goto("/")
     page.wait_for_selector("#holdings:not(:empty)")
@@ -144,6 +138,7 @@ def routes(page: Any) -> None:
 STATES = [empty, found, larger, refused, named, replaced, routes]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_and_everything_has_a_name(browser: Any, url: str, scheme: str) -> None:
     with new_page(browser, url, color_scheme=scheme, reduced_motion="reduce") as page, watched(page, url):
@@ -170,6 +165,7 @@ def overflow(page: Any) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("width", [360, pytest.param(320, marks=pytest.mark.heavy)])  # a phone; 1280 pixels at 400 % (1.4.10)
 def test_narrow_screens_scroll_one_way_and_can_be_tapped(browser: Any, url: str, width: int) -> None:
     with new_page(browser, url, viewport={"width": width, "height": 640}, reduced_motion="reduce") as page:

@@ -11,7 +11,7 @@ import pytest
 from biomedray.serve.engine import Engine
 
 from .conftest import FakeEncoder, draw
-from .pages import NEEDS_CHROMIUM, browsing, new_page, serving, watched
+from .pages import NEEDS_CHROMIUM, serving, watched
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 RED = {"name": "mine.png", "mimeType": "image/png", "buffer": draw((255, 0, 0))}
@@ -48,18 +48,6 @@ FACETS = {
 def url(encoder: FakeEncoder) -> Iterator[str]:
     with serving(Engine(encoder)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with browsing() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Any, url: str) -> Iterator[Any]:
-    with new_page(browser, url) as page:
-        yield page
 
 
 @pytest.fixture

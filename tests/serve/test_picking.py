@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from biomedray.serve.picking import Bounds, is_full, pick
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
-BOUNDS = st.builds(Bounds, items=st.integers(1, 20), budget=st.none() | st.integers(1, 3000), padding=st.integers(0, 200))
+PADDING = st.none() | st.integers(0, 200)
+BOUNDS = st.builds(Bounds, items=st.integers(1, 20), budget=st.none() | st.integers(1, 3000), padding=PADDING)
 
 
 @given(lengths=LENGTHS, bounds=BOUNDS)
@@ -18,11 +19,11 @@ def test_a_batch_keeps_its_bounds(lengths: list[int], bounds: Bounds) -> None:
     assert chosen[0] == 0
     assert chosen == sorted(set(chosen))
     of_batch = [lengths[position] for position in chosen]
-    cost = len(chosen) * max(of_batch)
+    cost = sum(of_batch) if bounds.padding is None else len(chosen) * max(of_batch)
     assert len(chosen) <= bounds.items
     if len(chosen) > 1:
         assert bounds.budget is None or cost <= bounds.budget
-        assert cost - sum(of_batch) <= bounds.padding
+        assert bounds.padding is None or cost - sum(of_batch) <= bounds.padding
 
 
 @given(lengths=LENGTHS, bounds=BOUNDS)
@@ -46,6 +47,12 @@ def test_nothing_that_costs_nothing_more_is_left_behind(lengths: list[int], boun
 )
 def test_like_lengths_run_together(lengths: list[int], padding: int, wanted: list[int]) -> None:
     assert pick(lengths, Bounds(16, 4096, padding)) == wanted
+
+
+def test_without_padding_any_lengths_go_together_and_the_budget_counts_their_sum() -> None:
+    assert pick([100, 3, 300, 50, 40], Bounds(64, 200, None)) == [0, 1, 3, 4]
+    assert is_full([100, 50, 40], Bounds(64, 200, None))
+    assert not is_full([50, 40], Bounds(64, 200, None))
 
 
 def test_the_budget_counts_padding() -> None:

@@ -14,7 +14,8 @@ from biomedray.errors import UserError
 from biomedray.serve import segment as segment_module
 from biomedray.serve.generation import Source
 from biomedray.serve.images import ImageStore, ImageUnavailableError
-from biomedray.serve.rows import METADATA, PLACES, Table
+from biomedray.serve.reading import read_rows
+from biomedray.serve.rows import METADATA, PLACES, STORED, Records, Table
 from biomedray.serve.search import Filters, Query, SearchIndex
 
 from .conftest import FakeEncoder, pair_row, write_index, write_pairs
@@ -172,12 +173,27 @@ def test_a_moved_pairs_artifact_is_named_or_missing(
         ImageStore(index.generation, moved)
 
 
-def test_metadata_is_memory_mapped_arrow(index_folder: Path) -> None:
+def test_pairs_of_an_older_version_are_refused_in_words(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pairs = write_pairs(tmp_path / "pairs", [pair_row(number) for number in range(6)])
+    path = next((pairs / "data").rglob("*.parquet"))
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["compound_hint"]), path)
+    with pytest.raises(UserError, match="no compound_hint; an older version wrote it"):
+        list(read_rows(pairs, ("train", "val", "test")))
+
+
+def test_metadata_lies_in_arrow_and_as_lines_of_json(index_folder: Path) -> None:
     import pyarrow as pa
 
     folder = index_folder / "generations" / "000001" / "base-000"
+    with pa.ipc.open_file(folder / METADATA) as reader:
+        rows = reader.read_all().to_pylist()
+    records = Records(folder)
+    assert [records.record(number) for number in range(24)] == rows
+    assert set(rows[0]) == set(STORED)
     before = pa.total_allocated_bytes()
-    tables = [Table(folder / name) for name in (METADATA, PLACES)]
+    places = Table(folder / PLACES)
     assert pa.total_allocated_bytes() - before < 4096
-    assert {"file", "row_group", "row", "caption"} <= {name for table in tables for name in table.schema.names}
+    assert {"file", "row_group", "row"} <= set(places.record(3))
     assert np.load(folder / "image.npy", mmap_mode="r").shape == (24, 8)

@@ -92,6 +92,7 @@ def test_the_compiler_to_its_end(folder, tmp_path, monkeypatch):
     assert graphs[1:] == [graphs[1]] * 5
 
 
+@pytest.mark.heavy
 def test_two_processes_have_the_gradient_of_one(folder, together):
     first, other = (found["gradients"] for found in together)
     for (patch, bert, way), gradients in first.items():

@@ -172,6 +172,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(ray_cluster, pairs, tmp
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.heavy
 def test_a_broken_image_ends_the_run_with_its_pair(ray_cluster, break_image, tmp_path):
     broken = break_image(tmp_path / "broken")
     with pytest.raises(WorkError, match=r"training failed: .*pair PMC\d+\.1/F1/0: its image cannot be decoded"):

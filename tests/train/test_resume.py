@@ -126,6 +126,7 @@ def test_sigterm_is_a_notice_and_a_second_one_ends_the_process():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.heavy
 def test_another_machine_goes_on_from_the_store(pairs, unbroken, s3, tmp_path):
     storage = s3("runs/one")
     first, second = tmp_path / "first", tmp_path / "second"
@@ -277,6 +278,7 @@ def torchrun(pairs, out, config, ranks=2):
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
 
 
+@pytest.mark.heavy
 def test_torchrun_has_the_losses_of_one_process(pairs, unbroken, tmp_path):
     out = tmp_path / "model"
     run = torchrun(pairs, out, settings())

@@ -31,12 +31,17 @@ def resources() -> dict[str, float]:
     return {name: value for name, value in ray.available_resources().items() if name in ("CPU", "GPU")}
 
 
-def settled(wanted: dict[str, float], seconds: float = 60) -> bool:
-    end = time.monotonic() + seconds
+def settled(wanted: dict[str, float], seconds: float = 60, steady: float = 10) -> bool:
+    """Whether that is free within ``seconds`` and stays so: a controller that lives on takes its workers' places again."""
+    end, since = time.monotonic() + seconds, None
     while time.monotonic() < end:
-        if resources() == wanted:
+        if resources() != wanted:
+            since = None
+        elif since is None:
+            since = time.monotonic()
+        elif time.monotonic() - since > steady:
             return True
-        time.sleep(0.5)
+        time.sleep(0.2)
     return False
 
 
