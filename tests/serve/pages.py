@@ -6,6 +6,8 @@ the session's: tests of other modules call asyncio.run.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import socket
 import threading
@@ -30,6 +32,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 HOSTILE = '<img src="x" onerror="window.broken=1"><script>window.broken=1</script> A red field'
 LONG = "A red field that is described at length. " * 20
+# A test that does not wait for what it looks at fails sooner or later; these make it sooner.
+SLOWER = float(os.environ.get("PAGE_SLOWER", "1"))  # the browser's own work, times
+LATER = float(os.environ.get("PAGE_LATER", "0"))  # the service's answers, seconds
 PATIENCE = 15_000  # ms; the machine may be busy with other tests
 
 
@@ -48,11 +53,22 @@ def engine_of(index_folder: Path, encoder: FakeEncoder) -> Engine:
     return Engine(encoder, index, ImageStore(index.generation))
 
 
+def late(app: Any) -> Any:
+    """The application, whose answers to the page's questions are late by LATER."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path", "").startswith("/v1/"):
+            await asyncio.sleep(LATER)
+        await app(scope, receive, send)
+
+    return answer if LATER else app
+
+
 @contextmanager
 def serving(engine: Engine, access: Access | None = None) -> Iterator[str]:
     """The plain application on a free port; its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, access=access), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(late(create_app(engine, access=access)), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
@@ -112,8 +128,10 @@ class Watch:
 def new_page(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     """A page of its own context."""
     context = browser.new_context(base_url=url, permissions=["clipboard-read", "clipboard-write"], **options)
-    context.set_default_timeout(PATIENCE)
-    yield context.new_page()
+    context.set_default_timeout(PATIENCE * max(1, SLOWER / 4))
+    page = context.new_page()
+    context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWER})
+    yield page
     context.close()
 
 
