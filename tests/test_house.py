@@ -42,6 +42,7 @@ RAY_EDGE = {
     "train/loop.py",
     "tune/sweep.py",
     "tune/places.py",
+    "tune/relay.py",
     "serve/app.py",
     "serve/split.py",
     "serve/shards.py",
@@ -120,6 +121,13 @@ def test_importing_the_front_doors_is_light():
         "biomedray.evaluate, biomedray.serve, biomedray.report;"
         "print([m for m in ('ray', 'torch', 'transformers', 'matplotlib', 'faiss') if m in sys.modules])"
     )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found == "[]"
+
+
+def test_what_the_controller_of_a_trial_imports_is_light():
+    code = "import sys, biomedray.tune.places, biomedray.tune.relay;"
+    code += "print([m for m in ('torch', 'open_clip', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,7 @@ def _run(job: Job, workers: Workers, use_gpu: bool, sharing: Sharing) -> None:
     # checkpoints say, so each start is a new run to Ray and its notes go afterwards.
     filesystem, notes = _notes(job)
     trainer = ray.train.torch.TorchTrainer(
-        _worker,
-        train_loop_config={"job": job, "threads": sharing.threads},
+        partial(_worker, job, sharing.threads),  # not as train_loop_config: the controller would import our models to read it
         scaling_config=_scaling(workers, use_gpu),
         run_config=ray.train.RunConfig(
             name=f"run-{time.time_ns()}",
@@ -150,12 +150,11 @@ def _resources(use_gpu: bool) -> dict[str, float]:
     return {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
 
 
-def _worker(settings: dict[str, Any]) -> None:
-    job: Job = settings["job"]
+def _worker(job: Job, threads: int | None) -> None:
     if _failure(job).is_file():
         return
     context = ray.train.get_context()
-    torch.set_num_threads(settings["threads"] or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     try:
         fit(job, str(ray.train.torch.get_device()), ray.train.report, _Watch(context.get_world_size()))
     except (WorkError, UserError) as error:

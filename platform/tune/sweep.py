@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import ray
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from biomedray import cluster
 from biomedray.errors import UserError, WorkError
@@ -26,11 +25,10 @@ from biomedray.train.look import look
 from biomedray.train.loop import train
 from biomedray.train.plan import Workers
 from biomedray.tune.places import Places, give_back
+from biomedray.tune.relay import SCORE, Relay
 from biomedray.tune.space import Dimension
 from biomedray.tune.trial import Trial, looked_at, outcome_of, read_outcome
 
-SCORE = "score"
-"""What schedulers and searches compare: the mean of both R@1 of the validation."""
 # A driver only waits; Tune wants it to ask for something.
 _DRIVER_CPUS = 0.01
 _POLITE_SECONDS = "5"
@@ -81,6 +79,8 @@ def concurrency(asked: int | None, workers: Workers) -> int:
 def run_grid(trials: Sequence[Trial], shared: Shared, side_by_side: int, stopping: Stopping | None, told: Told) -> None:
     """Run these trials; each has an outcome afterwards, and none that fails ends the others.
 
+    A driver that is done takes the next trial, which spares its imports; one that a scheduler stops is still in its trial.
+
     Raises:
         WorkError: Tune itself failed.
     """
@@ -89,6 +89,7 @@ def run_grid(trials: Sequence[Trial], shared: Shared, side_by_side: int, stoppin
         metric=SCORE,
         mode="max",
         scheduler=_asha(stopping) if stopping else None,
+        reuse_actors=stopping is None,
         max_concurrent_trials=side_by_side,
         trial_dirname_creator=lambda found: f"driver-{found.trial_id}",
     )
@@ -114,6 +115,7 @@ def run_search(
         metric=None if options.how == "optuna" else SCORE,
         mode=None if options.how == "optuna" else "max",
         scheduler=_asha(options.stopping) if options.stopping else None,
+        reuse_actors=options.stopping is None,
         search_alg=_optuna(space, done, options.seed) if options.how == "optuna" else None,
         num_samples=number,
         max_concurrent_trials=options.side_by_side,
@@ -172,17 +174,6 @@ def _drive(drawn: dict[str, Any], shared: Shared, make: Callable[[dict[str, Any]
         outcome_of(trial, folder, "failed", str(error), device(), shared.workers).write(folder)
         return
     outcome_of(trial, folder, "finished", "", device(), shared.workers).write(folder)
-
-
-class Relay(TuneReportCallback):
-    """Passes a report on to Tune, with the number that trials are compared by."""
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Called by Ray Train's controller after each epoch."""
-        found = metrics[0]
-        recalls = [found[name] for name in ("val_r1_i2t", "val_r1_t2i") if name in found]
-        score = sum(recalls) / len(recalls) if recalls else -found["train_loss"]
-        super().after_report(run_context, [found | {SCORE: score}], checkpoint)
 
 
 class Desk(tune.Callback):

@@ -31,7 +31,7 @@ def gated(gate: str) -> Any:
     """What Ray's workers run: no step goes beyond the number of pairs that the file names."""
     worker = loop._worker
 
-    def held(settings: dict[str, Any]) -> None:
+    def held(job: Any, threads: int | None) -> None:
         from biomedray.train import fit
 
         step = fit._Loop._step
@@ -42,7 +42,7 @@ def gated(gate: str) -> Any:
             return step(self, batch)
 
         fit._Loop._step = waiting
-        worker(settings)
+        worker(job, threads)
 
     return held
 
