@@ -191,6 +191,36 @@ def test_landmarks_and_live_regions(browser: Any, url: str) -> None:
         assert page.locator("html[lang=en]").count() == 1
 
 
+TREE = """\
+- figure "Figure 12, On red figures, part 12":
+  - 'button "Larger view. Figure 12: A red field, number 12. <b>Not bold</b>"':
+    - 'img "Figure 12: A red field, number 12. <b>Not bold</b>"'
+  - paragraph: Figure 12 similarity 1.000
+  - paragraph: Closer than 77.0 % of random pairs
+  - paragraph: A red field, number 12. <b>Not bold</b>
+  - paragraph: On red figures, part 12
+  - paragraph: Journal 0, 2012
+  - paragraph:
+    - text: CC BY
+    - 'link "PMC: Article PMC0000012 at PubMed Central"':
+      - /url: https://pmc.ncbi.nlm.nih.gov/articles/PMC0000012/
+      - text: PMC
+    - link "DOI 10.1234/abc.12":
+      - /url: https://doi.org/10.1234/abc.12
+      - text: DOI
+  - paragraph:
+    - button "Cite Figure 12, On red figures, part 12": Cite
+    - 'button "More like this: Figure 12, On red figures, part 12"': More like this"""
+
+
+def test_what_a_screen_reader_is_given_of_a_hit(browser: Any, url: str) -> None:
+    with new_page(browser, url) as page:
+        page.goto("/?q=red")
+        hit = page.locator(".hit", has_text="number 12.")
+        hit.wait_for()
+        assert hit.aria_snapshot() == TREE
+
+
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """axe-core's script, from the npm registry; it is no part of the project."""

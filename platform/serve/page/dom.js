@@ -40,6 +40,8 @@ export function link(element, address, title) {
   }
   element.href = address;
   element.title = title;
+  const text = element.textContent; // alone it would not say which of the page's links this is
+  element.setAttribute("aria-label", title.startsWith(text) ? title : `${text}: ${title}`);
 }
 
 let fading = null;

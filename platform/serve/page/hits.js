@@ -55,6 +55,7 @@ export function card(hit, { larger, like }) {
   part("cite").addEventListener("click", () => copy(citationOf(hit), "Citation"));
   part("like").setAttribute("aria-label", `More like this: ${label}, ${articleOf(hit)}`);
   part("like").addEventListener("click", () => like(hit));
+  item.firstElementChild.setAttribute("aria-label", `${label}, ${articleOf(hit)}`); // else its name is all that it holds
   item.hit = hit;
   return item;
 }
