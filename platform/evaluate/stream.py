@@ -25,6 +25,7 @@ from biomedray.errors import UserError
 from biomedray.evaluate import vectors
 from biomedray.evaluate.models import Model, Vectors
 from biomedray.evaluate.samples import Sample
+from biomedray.model.malloc import keep_freed
 from biomedray.pixels import PixelError
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,6 +82,7 @@ class Stream:
     def __init__(self, model: Model, options: Options, dtype: str = "float32", threads: int = 2) -> None:
         options.check()
         self._model, self._options, self._dtype = model, options, vectors.check_dtype(dtype)
+        keep_freed(model.device)
         self._gpu = model.device.startswith("cuda")
         # A decoding thread must not start a team of threads of its own for every small tensor.
         self._decoders = _pool(options.threads or threads, 1)

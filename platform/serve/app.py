@@ -32,6 +32,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from biomedray import cluster
 from biomedray.config import Config
 from biomedray.errors import UserError, WorkError
+from biomedray.model.malloc import keep_freed
 from biomedray.serve.access import Access
 from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
@@ -175,6 +176,7 @@ class Service:
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(None, load, self._holding, self._place, self._loaded)
         await loaded.engine.warm_up()
+        keep_freed(self._place.device)
         self._loaded = loaded
         self._slot.put(loaded.engine)
 

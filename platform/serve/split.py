@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ray import serve as ray_serve
 
 from biomedray.errors import UserError
+from biomedray.model.malloc import keep_freed
 from biomedray.serve import lanes
 
 Vectors = NDArray[np.float32]
@@ -69,6 +70,7 @@ class Towers:
         encoder = Encoder.load(spec, self._device, *self._settings)
         if encoder.fingerprint != fingerprint:
             raise UserError(f"{encoder.name}: the model was replaced while it was being loaded")
+        keep_freed(self._device)
         return encoder
 
     async def _run(self, call: Callable[[Any], Vectors], batch: Any) -> Vectors:

@@ -22,6 +22,7 @@ from torch import distributed
 from biomedray.errors import WorkError
 from biomedray.model import features, front, tokenizer, weights
 from biomedray.model.loss import world_size
+from biomedray.model.malloc import keep_freed
 from biomedray.records import Split
 from biomedray.train import checkpoint
 from biomedray.train.feed import BROKEN, Batch, Feed, FeedSettings, on_device, record_broken
@@ -132,6 +133,7 @@ class _Loop:
         tokens = tokenizer.Tokens(opened.tokenizer, trim=features.ignores_padding(opened.clip))
         settings = front.eval_settings(opened)
         self._stepper = Stepper(opened.clip, self._config, device, tokens)
+        keep_freed(device)
         self._progress = self._resume()
         data = job.config.data
         self._validate = Validation(
