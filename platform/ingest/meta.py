@@ -5,17 +5,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from biomedray.ingest.jats import Element, href
 from biomedray.ingest.text import clean
 
 _CC_URL = re.compile(
-    r"creativecommons\.org/+(?:licen[cs]es|publicdomain)/+(?:cc-)?(by(?:-n[cd]|-sa)*|zero|cc0|mark)", re.IGNORECASE
-)
-_CC_CODE = re.compile(
-    r"\b(?:cc|creative[\s-]*commons)[\s-]*(?:attribution|by)((?:[\s/-]*(?:nc|nd|sa|non[\s-]?commercial|no[\s-]?deriv\w*|share[\s-]?alike))*)",
+    r"creative\s?commons\.org/+(?:licen[cs]es|publicdomain)/+(?:cc-)?(by(?:[-_]*\s?(?:nc|nd|sa))*(?![a-z-])|zero|cc0|mark)",
     re.IGNORECASE,
 )
+# Dashes of print are hyphens; what has no width, as a soft hyphen, is nothing.
+_PLAIN = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\ufe63\uff0d", "-")
+    | dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff")
+)
+_ENDS = r"(?=nc|nd|sa|[^a-z]|$)"
+_TERMS = {
+    "NC": rf"nc{_ENDS}|non[\s-]*commercial",
+    "SA": rf"sa{_ENDS}|share[\s-]*alike",
+    "ND": rf"(?<!a)nd{_ENDS}|no[\s-]*deriv\w*",  # but not "and"
+}
+_TERM = re.compile("|".join(f"(?P<{code}>{words})" for code, words in _TERMS.items()), re.IGNORECASE)
+_TERM_GAP = r"(?:[\s/,&+()_-]|v?\d(?:\.\d)?(?![\d.])|\b(?:and|international|unported|generic)\b)*"
+_CC_CODE = re.compile(
+    r"\b(?:cc|creative[\s-]*commons)[\s_-]*(?:attribution|by)"
+    rf"((?:{_TERM_GAP}(?:{'|'.join(_TERMS.values())}))*)",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"[.;]\s")
 _CC_ZERO = re.compile(r"\bcc[\s-]?0\b|creative commons (?:zero|cc0|public domain)|\bpublic domain dedication\b", re.IGNORECASE)
 _PMCID = re.compile(r"(?:PMC)?(\d+)(?:\.(\d+))?", re.IGNORECASE)
 # Related works that may show the same figures; comments and reviews don't.
@@ -119,21 +136,31 @@ def _license_texts(permissions: Element) -> Iterator[str]:
 
 
 def license_code(text: str) -> str | None:
-    """``CC BY-NC`` and the like from a URL, a code of any spelling, or a sentence; None where none is named."""
-    if match := _CC_URL.search(text):
-        kind = match[1].upper()
-        return f"CC {kind}" if kind.startswith("BY") else "CC0"
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    if match := _CC_CODE.search(spaced):
-        return _code(match[1].lower())
-    if _CC_ZERO.search(text):
-        return "CC0"
-    return None
+    """``CC BY-NC`` and the like from a URL, a code of any spelling, or a sentence; None where none is named.
+
+    Where one sentence names several, the strictest holds: "Attribution License (CC BY-NC)" is CC BY-NC.
+    """
+    plain = (unquote(text) if "%" in text else text).translate(_PLAIN)
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
+    if match := _CC_URL.search(plain) or _CC_CODE.search(plain):
+        return _strictest(_sentence_around(plain, match))
+    return "CC0" if _CC_ZERO.search(plain) else None
+
+
+def _sentence_around(text: str, match: re.Match[str]) -> str:
+    before = [gap.end() for gap in _SENTENCE_END.finditer(text, 0, match.start())]
+    after = _SENTENCE_END.search(text, match.end())
+    return text[before[-1] if before else 0 : after.start() if after else len(text)]
+
+
+def _strictest(sentence: str) -> str:
+    named = [match[1] for pattern in (_CC_URL, _CC_CODE) for match in pattern.finditer(sentence)]
+    return max(map(_code, named), key=lambda code: [part in code for part in ("NC", "ND", "SA", "BY")])
 
 
 def _code(terms: str) -> str:
-    parts = ["BY"]
-    for code, pattern in (("NC", r"nc|non[\s-]?commercial"), ("SA", r"sa|share"), ("ND", r"nd|no[\s-]?deriv")):
-        if re.search(rf"(?:^|[\s/-])(?:{pattern})", terms):
-            parts.append(code)
-    return "CC " + "-".join(parts)
+    """In the order of the code: ``by-nd-nc``, as the first version was called, is ``CC BY-NC-ND``."""
+    if terms.lower() in ("zero", "cc0", "mark"):
+        return "CC0"
+    found = {match.lastgroup for match in _TERM.finditer(terms)}
+    return "-".join(["CC BY", *(code for code in _TERMS if code in found)])
