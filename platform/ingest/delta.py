@@ -6,9 +6,10 @@ old and new population --by digest--> kept, read again, withdrawn --> staged par
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ from biomedray.records import Reason, Stage
 FOLDER = "update"
 _CLAIM, _SETTLED = "update.json", "settled"
 # Rejects that another article, another day or a better line decides: these articles are always read again.
-_UNSETTLED = {
-    reason.value
-    for reason in (Reason.DUPLICATE_ARTICLE, Reason.SUPERSEDED_VERSION, Reason.FETCH_FAILED, Reason.CHECKSUM_MISMATCH)
-}
+_OTHERS = (Reason.DUPLICATE_ARTICLE, Reason.SUPERSEDED_VERSION)
+_UNSETTLED = {reason.value for reason in (*_OTHERS, Reason.FETCH_FAILED, Reason.CHECKSUM_MISMATCH, Reason.WITHDRAWN)}
+# What a store said that it hasn't: a mirror may have been half filled. What its record doesn't name changes with the record.
+_MISSING = {Reason.FILE_MISSING.value, Reason.NO_ARTICLE_XML.value}
+_ANSWERED = re.compile(r": (?:HTTP \d+|no such file)$")
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,11 @@ class Difference:
     again: tuple[ArticleRef, ...]
     gone: tuple[str, ...]
     added: int
-    returned: bool = False
-    """Whether a withdrawn article is back."""
 
     @property
     def nothing(self) -> bool:
         """Whether the part may stay as it is."""
-        return not self.again and not self.gone and not self.returned
+        return not self.again and not self.gone
 
 
 @dataclass(frozen=True)
@@ -119,41 +119,49 @@ def end(out: Path) -> None:
     shutil.rmtree(out / FOLDER, ignore_errors=True)
 
 
-def compare_part(out: Path, part: int) -> Difference:
+def compare_part(out: Path, part: int, config: IngestConfig) -> Difference:
     """Old against new references of a part."""
     before = read_digests(out, part)
     old = {ref.uri: digest for ref, digest in before}
     new = read_digests(out / FOLDER, part)
-    unsettled, withdrawn = _open_questions(out, part, {ref.uri for ref, _ in before if ref.problem is None})
+    unsettled = _unsettled_refs(out, part, {ref.uri: ref for ref, _ in before if ref.problem is None}, config)
     again = tuple(ref for ref, digest in new if old.get(ref.uri) != digest or ref.uri in unsettled)
     wanted = {ref.uri for ref, _ in new}
     kept = wanted - {ref.uri for ref in again}
     gone = tuple(sorted(set(old) - wanted))
     added = sum(ref.uri not in old for ref in again)
-    returned = any(_owner(uri, wanted) for uri in withdrawn)
-    return Difference(tuple(sorted(kept)), again, gone, added, returned)
+    return Difference(tuple(sorted(kept)), again, gone, added)
 
 
-def _open_questions(out: Path, part: int, old: set[str]) -> tuple[set[str], list[str]]:
-    """References among ``old`` whose rejects may end otherwise today, and articles withdrawn earlier."""
+def _unsettled_refs(out: Path, part: int, old: Mapping[str, ArticleRef], config: IngestConfig) -> set[str]:
+    """References among ``old`` with rejects that may end otherwise today, though nothing is known to have changed."""
     path = out / "rejects" / f"{part_name(part)}.parquet"
-    rows = pq.read_table(path, columns=["source_uri", "reason"]).to_pylist() if path.is_file() else []
-    unsettled = {_owner(row["source_uri"], old) for row in rows if row["reason"] in _UNSETTLED}
-    return {uri for uri in unsettled if uri}, [row["source_uri"] for row in rows if row["reason"] == Reason.WITHDRAWN.value]
+    rows = pq.read_table(path, columns=["source_uri", "reason", "detail"]).to_pylist() if path.is_file() else []
+    owned = ((row, _owner(row["source_uri"], old)) for row in rows)
+    return {uri for row, uri in owned if uri is not None and _may_end_otherwise(row, old[uri], config)}
+
+
+def _may_end_otherwise(reject: Mapping[str, Any], ref: ArticleRef, config: IngestConfig) -> bool:
+    if reject["reason"] in _UNSETTLED:
+        return True
+    if ref.kind == "cloud":
+        return reject["reason"] in _MISSING and _ANSWERED.search(reject["detail"] or "") is not None
+    # The folder of media is nobody's own: what came into it can be told only by looking for it.
+    return config.media is not None and reject["reason"] == Reason.FILE_MISSING.value
 
 
 def stage_update(out: Path, part: int, difference: Difference, config: IngestConfig, snapshot: str | None) -> dict[str, int]:
     """Stage a part anew: rows of articles that stay, of those read again, and a reject for each that is gone."""
     writer = PartWriter(out / STAGED, part, config)
     counts = {"added": difference.added, "replaced": 0, "withdrawn": 0, "read": len(difference.again)}
-    fresh = {ref.uri for ref in difference.again}
+    fresh, kept, gone = {ref.uri for ref in difference.again}, set(difference.kept), set(difference.gone)
     for rows in _old_rows(out, part, config):
         uri = str(rows.ledger["source_uri"])
-        if _owner(uri, set(difference.kept)):
+        if _owner(uri, kept):
             writer.add(rows)
         elif _owner(uri, fresh):
             counts["replaced"] += 1
-        elif _owner(uri, set(difference.gone)) or _is_withdrawn(rows):
+        elif _owner(uri, gone) or _is_withdrawn(rows):
             counts["withdrawn"] += not _is_withdrawn(rows)
             writer.add(rows if _is_withdrawn(rows) else refused_rows(_withdrawn(rows.ledger, snapshot)))
     for item in open_refs(difference.again, config, out / "fetched" / part_name(part)):
@@ -162,9 +170,8 @@ def stage_update(out: Path, part: int, difference: Difference, config: IngestCon
     return writer.close() | counts
 
 
-def _owner(uri: str, refs: Iterable[str]) -> str | None:
+def _owner(uri: str, wanted: Container[str]) -> str | None:
     """The reference that an article came from: itself, its file before '#2', or the archive above it."""
-    wanted = refs if isinstance(refs, set) else set(refs)
     base = uri if uri in wanted else uri.partition("#")[0]
     while base and base not in wanted:
         base = base.rpartition("/")[0]

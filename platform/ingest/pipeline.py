@@ -139,7 +139,7 @@ def _update_task(row: Row, out: str, config: Row, snapshot: str | None) -> Row:
 
 def update_part(out: Path, part: int, config: IngestConfig, snapshot: str | None = None) -> dict[str, int]:
     """Stage a part again if anything in it changed; plain Python, also what each Ray task does."""
-    difference = compare_part(out, part)
+    difference = compare_part(out, part, config)
     counts = dict.fromkeys(("articles", "pairs", "rejects", "added", "replaced", "withdrawn", "read"), 0)
     if not difference.nothing:
         counts = stage_update(out, part, difference, config, snapshot)

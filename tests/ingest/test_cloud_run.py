@@ -93,6 +93,28 @@ def test_a_run_an_update_and_a_fresh_run(
     assert http.listings() == []
 
 
+def test_what_a_half_filled_mirror_did_not_have_is_asked_for_again(http: Any, bucket: Path, tmp_path: Path) -> None:
+    """A record, an XML and a picture come later; the inventory promised them all along, with the same ETags."""
+    late = ("metadata/PMC1.1.json", "PMC1.1/PMC1.1.json", "PMC2.1/PMC2.1.xml", "PMC3.1/f1.jpg")
+    held = {name: (bucket / name).read_bytes() for name in late if (bucket / name).is_file()}
+    for name in held:
+        (bucket / name).unlink()
+    out = tmp_path / "pairs"
+    manifest = ingest([http.url], out, CONFIG, progress=False)
+    assert manifest.counts["article_rejects_by_reason"] == {"withdrawn": 1, "no_article_xml": 1}
+    assert manifest.counts["rejects_by_reason"] == {"file_missing": 1}
+    for name, data in held.items():
+        (bucket / name).write_bytes(data)
+    http.log.clear()
+    assert update([http.url], out, progress=False).details["update"]["read"] == 3
+    assert {key.split("/")[0] for key in http.paths() if key.startswith("PMC")} == {"PMC1.1", "PMC2.1", "PMC3.1"}
+    ingest([http.url], tmp_path / "fresh", CONFIG, progress=False)
+    assert (rows(out, "data"), rows(out, "rejects")) == (rows(tmp_path / "fresh", "data"), [])
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("part-*.parquet")}
+    assert update([http.url], out, progress=False).details["update"]["read"] == 0
+    assert {path for path in before if path.stat().st_mtime_ns != before[path] and "population" not in path.parts} == set()
+
+
 def test_an_outage_ends_the_run_and_the_same_command_goes_on(
     http: Any, servers: ModuleType, bucket: Path, tmp_path: Path
 ) -> None:
