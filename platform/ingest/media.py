@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -42,8 +43,19 @@ def _list_folder(root: str) -> tuple[dict[str, int], list[str]]:
     """Files with their sizes, and links that lead out; strings, since there are many articles with many files."""
     sizes: dict[str, int] = {}
     unsafe: list[str] = []
+    for name, entry in _entries(root):
+        if entry.is_symlink() and _leads_out(Path(entry.path), Path(root)):
+            unsafe.append(name)
+        elif (found := _file_stat(entry)) is not None:
+            sizes[name] = found.st_size
+    return sizes, unsafe
+
+
+def _entries(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """What an article reads of its folder, with names relative to it: no folder below that holds another article."""
     pending = [""]
-    while pending and len(sizes) < _MAX_LISTED:
+    seen = 0
+    while pending and seen < _MAX_LISTED:
         below = pending.pop()
         with os.scandir(f"{root}/{below}") as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -51,19 +63,38 @@ def _list_folder(root: str) -> tuple[dict[str, int], list[str]]:
             continue
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_symlink() and _leads_out(Path(entry.path), Path(root)):
-                unsafe.append(name)
-            elif (size := _file_size(entry)) is not None:
-                sizes[name] = size
-            elif entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False):
                 pending.append(name)
-    return sizes, unsafe
+            else:
+                seen += 1
+                yield name, entry
 
 
-def _file_size(entry: os.DirEntry[str]) -> int | None:
+@lru_cache(maxsize=1)
+def folder_facts(folder: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file that an article may read of its folder; [] for one that isn't there."""
+    return _facts(folder)
+
+
+def forget_folders() -> None:
+    """Look into folders anew: since they were listed last, in this process, files may have come and gone."""
+    folder_media.cache_clear()
+    folder_facts.cache_clear()
+
+
+def _facts(folder: str) -> list[tuple[str, int, int]]:
+    facts = []
+    with suppress(OSError):  # reading the article will say so
+        for name, entry in _entries(folder):
+            if (found := _file_stat(entry)) is not None:
+                facts.append((name, found.st_size, found.st_mtime_ns))
+    return facts
+
+
+def _file_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
     """None for what is no file, and for a link that leads nowhere or in a circle."""
     try:
-        return entry.stat().st_size if entry.is_file() else None
+        return entry.stat() if entry.is_file() else None
     except OSError:
         return None
 
@@ -82,17 +113,25 @@ def media_elsewhere(folder: str, name: str, xml: bytes, max_bytes: int) -> Media
     """
     root = Path(folder)
     for own in _folders_of(name, xml):
-        if own not in (".", "..") and (root / own).is_dir():
+        if (root / own).is_dir():
             return folder_media(str(root / own), max_bytes)
     names = {found for href in _hrefs(xml) for found in _forms(href) if _is_inside(root, found)}
     large = frozenset(found for found in names if (root / found).stat().st_size > max_bytes)
     return Media(frozenset(names), lambda found: (root / found).read_bytes(), large=large)
 
 
+def media_facts(folder: str, name: str) -> list[tuple[str, int, int]]:
+    """As ``folder_facts``, of the folder that is an article's own by the name of its file."""
+    return next((facts for own in _names_of(name) if (facts := _facts(f"{folder}/{own}"))), [])
+
+
+def _names_of(name: str) -> tuple[str, ...]:
+    return tuple(own for own in (name, name.partition(".")[0]) if own not in (".", ".."))
+
+
 def _folders_of(name: str, xml: bytes) -> Iterator[str]:
     """An article's possible folders, by the name of its file and by the id in its XML."""
-    yield name
-    yield name.partition(".")[0]
+    yield from _names_of(name)
     if match := _PMCID.search(xml, 0, 100_000):
         yield f"PMC{match[1].decode()}"
 

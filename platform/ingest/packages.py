@@ -19,7 +19,7 @@ from typing import IO, cast
 from biomedray.ingest.figures import Inventory
 from biomedray.ingest.images import RASTER_SUFFIXES, Media, is_raster_name
 from biomedray.ingest.jats import ArticleTree
-from biomedray.ingest.media import folder_media, media_elsewhere
+from biomedray.ingest.media import folder_media, forget_folders, media_elsewhere
 from biomedray.ingest.record import local_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
@@ -75,6 +75,7 @@ def open_refs(refs: Iterable[ArticleRef], config: IngestConfig, staging: Path) -
     Raises:
         StoreDownError: a store doesn't answer; nothing is said of its articles.
     """
+    forget_folders()
     for cloud, some in groupby(refs, key=lambda ref: ref.kind == "cloud"):
         if cloud:
             from biomedray.ingest.cloud import open_cloud

@@ -189,7 +189,7 @@ def _freeze(
     n_parts = n_parts or number_of_parts(len(refs) + sum(each.n_wanted for each in found), config.articles_per_part)
     groups = merge(group(refs, n_parts), *(each.groups(n_parts) for each in found))
     fingerprint = "+".join([*([fingerprint_refs(refs)] if refs or not found else []), *(each.fingerprint for each in found)])
-    population = freeze(out, groups, fingerprint, n_parts, found[0].snapshot if found else None)
+    population = freeze(out, groups, fingerprint, n_parts, found[0].snapshot if found else None, config.media)
     shutil.rmtree(scratch, ignore_errors=True)
     return population
 

@@ -12,9 +12,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from biomedray.artifacts import atomic_path, write_atomic
-from biomedray.ingest.sources import ArticleRef, cloud_version
+from biomedray.ingest.media import folder_facts, forget_folders, media_facts
+from biomedray.ingest.record import mirrored_record
+from biomedray.ingest.sources import ArticleRef, cloud_version, stem
 from biomedray.records import Reason
 
 _PARTS_WANTED = 256
@@ -90,15 +91,24 @@ def fingerprint_refs(refs: Iterable[ArticleRef]) -> str:
 
 
 def freeze(
-    out: Path, groups: Iterable[tuple[int, list[ArticleRef]]], fingerprint: str, n_parts: int, snapshot: str | None = None
+    out: Path,
+    groups: Iterable[tuple[int, list[ArticleRef]]],
+    fingerprint: str,
+    n_parts: int,
+    snapshot: str | None = None,
+    media: str | None = None,
 ) -> Population:
-    """Write the references under ``out``; memory is that of one group. An unfinished attempt is begun anew."""
+    """Write the references under ``out``; memory is that of one group. An unfinished attempt is begun anew.
+
+    ``media`` is the folder that lends media to articles without any.
+    """
     folder = out / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sizes: dict[int, int] = {}
+    forget_folders()
     for part, refs in groups:
-        rows = [_row(ref) for ref in refs]
+        rows = [_row(ref, media) for ref in refs]
         with atomic_path(_part_file(out, part)) as temporary:
             pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), temporary, compression="zstd")
         sizes[part] = len(refs)
@@ -128,38 +138,42 @@ def read_digests(out: Path, part: int) -> list[tuple[ArticleRef, str]]:
     return [_ref(row) for row in pq.ParquetFile(path).read(use_threads=False).to_pylist()] if path.is_file() else []
 
 
-def digest(ref: ArticleRef) -> str:
+def digest(ref: ArticleRef, media: str | None = None) -> str:
     """Changes when the article's files do: by their ETags, or on local disk by their sizes and times.
 
     A file that was only touched counts as changed: its article is read again, with the same result.
     """
     facts: list[Any] = [ref.kind, ref.uri, ref.size, ref.license_code, ref.pmid, ref.accession, ref.problem, ref.files]
     if ref.kind != "cloud" and ref.problem is None:
-        facts.append(_local_facts(ref.path, ref.kind))
+        facts += _local_facts(ref, media)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def _local_facts(path: str, kind: str) -> Sequence[Any]:
-    if kind == "archive":
+def _local_facts(ref: ArticleRef, media: str | None) -> Iterator[Any]:
+    """Of the article's file and of all that is read with it."""
+    folder, name = os.path.split(ref.path)  # strings, once for each of many articles
+    yield _file_facts(ref.path) if ref.kind == "archive" else folder_facts(folder)
+    if ref.kind == "xml" and cloud_version(ref.name):
+        yield _file_facts(str(mirrored_record(folder, ref.name)))
+    if media is not None:
+        yield media_facts(media, stem(name))
+
+
+def _file_facts(path: str) -> list[int] | None:
+    try:
         found = os.stat(path)  # noqa: PTH116  # a string, once for each of many articles
-        return [found.st_size, found.st_mtime_ns]
-    return _folder_facts(os.path.dirname(path))  # noqa: PTH120  # same
-
-
-@lru_cache(maxsize=1)
-def _folder_facts(folder: str) -> list[tuple[str, int, int]]:
-    with os.scandir(folder) as entries:
-        files = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    return sorted((name, found.st_size, found.st_mtime_ns) for name, found in files)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _part_file(out: Path, part: int) -> Path:
     return out / FOLDER / f"part-{part:05d}.parquet"
 
 
-def _row(ref: ArticleRef) -> dict[str, Any]:
+def _row(ref: ArticleRef, media: str | None) -> dict[str, Any]:
     files = [{"name": name, "etag": etag} for name, etag in ref.files]
-    return {**{name: getattr(ref, name) for name in _FIELDS[:-1]}, "files": files, "digest": digest(ref)}
+    return {**{name: getattr(ref, name) for name in _FIELDS[:-1]}, "files": files, "digest": digest(ref, media)}
 
 
 def _ref(row: dict[str, Any]) -> tuple[ArticleRef, str]:

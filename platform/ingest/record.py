@@ -61,13 +61,18 @@ def local_record(xml: Path, name: str) -> Record | None:
     Raises:
         ValueError: it is damaged or can't be read.
     """
-    for path in (xml.parent / f"{name}.json", xml.parent.parent / "metadata" / f"{name}.json"):
+    for path in (xml.parent / f"{name}.json", mirrored_record(xml.parent, name)):
         if path.is_file():
             try:
                 return read_record(path.read_bytes(), name)
             except OSError as error:
                 raise ValueError(type(error).__name__) from None
     return None
+
+
+def mirrored_record(folder: Path | str, name: str) -> Path:
+    """Where a mirror of the bucket has the record of the article in ``folder``."""
+    return Path(folder).parent / "metadata" / f"{name}.json"
 
 
 def _file(url: Any, name: str) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -31,7 +31,7 @@ def here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Non
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> Iterator[Path]:
+def base(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace, servers: ModuleType) -> Iterator[Path]:
     """Articles of every kind of source, and pairs made of them."""
     root = tmp_path_factory.mktemp("update")
     source = root / "in"
@@ -44,6 +44,13 @@ def base(tmp_path_factory: pytest.TempPathFactory, make: SimpleNamespace) -> Ite
         for n in (1, 2):
             (folder / f"f{n}.jpg").write_bytes(make.picture(seed=100 * i + n))
         (folder / f"{folder.name}.json").write_text(json.dumps(record()))
+    (source / "deep" / "PMC31" / "images").mkdir(parents=True)
+    (source / "deep" / "PMC31" / "a.nxml").write_bytes(make.article_xml("PMC31").replace(b"f1.jpg", b"images/f1.jpg"))
+    (source / "deep" / "PMC31" / "images" / "f1.jpg").write_bytes(make.picture(seed=3101))
+    mirrored = servers.article_version("PMC41.1", make.article_xml("PMC41"), {"f1.jpg": make.picture(seed=4101)})
+    for key in mirrored.keys() - {"PMC41.1/PMC41.1.json"}:
+        (source / "mirror" / key).parent.mkdir(parents=True, exist_ok=True)
+        (source / "mirror" / key).write_bytes(mirrored[key])
     make.write_package(source / "copies", "PMC1", figures=2, seed=1)
     bulk = {f"PMC{i}/a.nxml": make.article_xml(f"PMC{i}") for i in (21, 22)}
     bulk |= {f"PMC{i}/f1.jpg": make.picture(seed=i) for i in (21, 22)}
@@ -94,6 +101,16 @@ def change_picture(make: SimpleNamespace) -> Edit:
     return lambda source: (source / "cloud" / "PMC12.1" / "f1.jpg").write_bytes(make.picture(seed=4321)) and None
 
 
+def change_picture_below(make: SimpleNamespace) -> Edit:
+    return lambda source: (source / "deep" / "PMC31" / "images" / "f1.jpg").write_bytes(make.picture(seed=4322)) and None
+
+
+def retract_in_the_mirror(make: SimpleNamespace) -> Edit:  # like the others
+    return lambda source: (
+        (source / "mirror" / "metadata" / "PMC41.1.json").write_text(json.dumps(record(is_retracted=True))) and None
+    )
+
+
 def withdraw(make: SimpleNamespace) -> Edit:  # like the others
     return lambda source: (source / "packages" / "PMC2.tar.gz").unlink()
 
@@ -131,7 +148,10 @@ def share_a_picture(make: SimpleNamespace) -> Edit:
     return lambda source: make.write_tar(source / "packages" / "PMC50.tar.gz", members) and None
 
 
-EDITS = [add, change_caption, change_picture, withdraw, retract, newer_version, lose_the_kept_copy, shrink_bulk, share_a_picture]
+EDITS = [
+    *(add, change_caption, change_picture, change_picture_below, withdraw, retract, retract_in_the_mirror, newer_version),
+    *(lose_the_kept_copy, shrink_bulk, share_a_picture),
+]
 
 
 def fresh(source: Path, out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -152,6 +172,22 @@ def test_an_update_gives_the_rows_of_a_fresh_run(copy: Path, make: SimpleNamespa
         "population",
         "rejects",
     ]
+
+
+@pytest.mark.parametrize("place", ["f1.jpg", "PMC1/f1.jpg"])
+def test_media_that_come_later_or_change(tmp_path: Path, make: SimpleNamespace, place: str) -> None:
+    media, source, out = tmp_path / "media", tmp_path / "PMC1.xml", tmp_path / "pairs"
+    source.write_bytes(make.article_xml("PMC1"))
+    media.mkdir()
+    config = CONFIG.model_copy(update={"media": str(media)})
+    assert ingest([str(source)], out, config, progress=False).counts["rejects_by_reason"] == {"file_missing": 1}
+    (media / place).parent.mkdir(exist_ok=True)
+    (media / place).write_bytes(make.picture(seed=1))
+    assert update([str(source)], out, progress=False).counts["pairs"] == 1
+    if place == "PMC1/f1.jpg":
+        (media / place).write_bytes(make.picture(seed=2, size=(80, 60)))
+        update([str(source)], out, progress=False)
+        assert tables(out)["data"][0]["width"] == 80
 
 
 def test_all_at_once_and_what_is_said_of_it(copy: Path, make: SimpleNamespace) -> None:
