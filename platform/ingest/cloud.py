@@ -119,7 +119,7 @@ class _Reader:
             await store.close()
 
     async def article(self, number: int, ref: ArticleRef) -> Package | Refused:
-        ids = cloud_version(ref.name) or (None, None)
+        ids = cloud_version(ref.name) or (ref.name, None)
         if ref.problem is not None:
             return Refused(ref.uri, ref.problem, ref.detail or "", Stage.ARTICLE, *ids)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from biomedray.errors import WorkError
+from biomedray.ingest.selection import plain_pmcid
 from biomedray.records import SPLITS
 
 _WHOLE_ARTICLE = ("source", "article")
@@ -46,6 +48,16 @@ def count_artifact(out: Path) -> dict[str, Any]:
         "containers": _sorted(columns["container"]),
         "flags": _sorted(columns["flags"]),
     }
+
+
+def not_found(out: Path, pmcids: Iterable[str]) -> list[str]:
+    """What of a list of PMCIDs (``PMC1``, ``PMC1.2``) no line of the ledger is about, not even a refusal."""
+    wanted = {plain_pmcid(pmcid): pmcid for pmcid in pmcids}
+    for batch in _batches(out / "ledger", ["pmcid", "version"]) if wanted else ():
+        for pmcid, version in zip(batch["pmcid"].to_pylist(), batch["version"].to_pylist(), strict=True):
+            wanted.pop(pmcid, None)
+            wanted.pop(f"{pmcid}.{version}", None)
+    return sorted(wanted.values())
 
 
 def _count_ledger(out: Path) -> dict[str, int]:

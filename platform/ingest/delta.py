@@ -154,20 +154,34 @@ def stage_update(out: Path, part: int, difference: Difference, config: IngestCon
     """Stage a part anew: rows of articles that stay, of those read again, and a reject for each that is gone."""
     writer = PartWriter(out / STAGED, part, config)
     counts = {"added": difference.added, "replaced": 0, "withdrawn": 0, "read": len(difference.again)}
+    withdrawn: list[ArticleRows] = []
+    present: set[str | None] = set()
     fresh, kept, gone = {ref.uri for ref in difference.again}, set(difference.kept), set(difference.gone)
     for rows in _old_rows(out, part, config):
         uri = str(rows.ledger["source_uri"])
         if _owner(uri, kept):
             writer.add(rows)
+            present |= {rows.ledger["pmcid"], _named(rows)}
         elif _owner(uri, fresh):
             counts["replaced"] += 1
         elif _owner(uri, gone) or _is_withdrawn(rows):
-            counts["withdrawn"] += not _is_withdrawn(rows)
-            writer.add(rows if _is_withdrawn(rows) else refused_rows(_withdrawn(rows.ledger, snapshot)))
+            withdrawn.append(rows)
     for item in open_refs(difference.again, config, out / "fetched" / part_name(part)):
         for rows in extract(item, config):
             writer.add(rows)
+            present |= {rows.ledger["pmcid"], _named(rows)}
+    for rows in withdrawn:
+        # Under another address it may still be there: a source was renamed, or another copy is left.
+        if _named(rows) is None or _named(rows) not in present:
+            counts["withdrawn"] += not _is_withdrawn(rows)
+            writer.add(rows if _is_withdrawn(rows) else refused_rows(_withdrawn(rows.ledger, snapshot)))
     return writer.close() | counts
+
+
+def _named(rows: ArticleRows) -> str | None:
+    """What an article is called, with its version where that is known."""
+    pmcid, version = rows.ledger["pmcid"], rows.ledger["version"]
+    return pmcid if pmcid is None or version is None else f"{pmcid}.{version}"
 
 
 def _owner(uri: str, wanted: Container[str]) -> str | None:

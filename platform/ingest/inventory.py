@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pyarrow import csv, ipc
 
 from biomedray.errors import UserError
 from biomedray.ingest.population import part_of
-from biomedray.ingest.selection import Selection, is_pmcid, read_pmcids
+from biomedray.ingest.selection import Selection, is_pmcid, plain_pmcid, read_pmcids
 from biomedray.ingest.settings import FetchConfig, IngestConfig
 from biomedray.ingest.snapshots import Snapshot, newest_snapshot
 from biomedray.ingest.sources import ArticleRef
@@ -68,6 +69,10 @@ class Inventory:
     n_wanted: int
     """Article versions without those that a newer one supersedes."""
     all_versions: bool = False
+    asked: tuple[str, ...] = ()
+    """The articles and versions that a list asks for, where there is one,"""
+    absent: tuple[str, ...] = ()
+    """and those of them that the inventory doesn't know."""
 
     def sample(self, size: int, seed: int) -> list[ArticleRef]:
         """Some of the wanted references, in random order, the same for the same seed."""
@@ -146,9 +151,41 @@ def read_inventory(source: str, config: IngestConfig, work: Path, progress: bool
     if not n_articles:
         what = f"none of the {len(wanted)} articles asked for" if wanted else "no article"
         raise UserError(f"{address}: {what} is in the inventory {snapshot.name if snapshot else ''}")
+    asked = tuple(sorted(set(map(plain_pmcid, wanted))))
+    absent = _absent(folder / "buckets", asked) if snapshot else ()
+    if absent:
+        digest = hashlib.sha256("\n".join([digest, *absent]).encode()).hexdigest()
     name = snapshot.name if snapshot else "named versions"
     every = config.select.all_versions
-    return Inventory(name, digest, n_articles, n_files, n_bytes, address, folder, n_articles if every else n_newest, every)
+    n_wanted = n_articles if every else n_newest
+    return Inventory(name, digest, n_articles, n_files, n_bytes, address, folder, n_wanted, every, asked, absent)
+
+
+def absent_refs(inventories: Sequence[Inventory], local: Sequence[ArticleRef]) -> list[ArticleRef]:
+    """A reference that becomes a reject for each article asked for that no store has, nor a local source under its name."""
+    asked = Counter(name for each in inventories for name in each.asked)
+    missing = Counter(name for each in inventories for name in each.absent)
+    here = {name for ref in local for name in (ref.name, ref.name.partition(".")[0])}
+    first = {name: each.address for each in reversed(inventories) for name in each.absent}
+    return [_absent_ref(first[name], name) for name, times in missing.items() if times == asked[name] and name not in here]
+
+
+def _absent_ref(address: str, name: str) -> ArticleRef:
+    # Without the inventory's date, so that an update leaves the reject as it is.
+    detail = "asked for, but not in the inventory"
+    return ArticleRef("cloud", address, f"{address}/{name}", name, 0, problem=Reason.WITHDRAWN, detail=detail)
+
+
+def _absent(folder: Path, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What of a list is in no bucket."""
+    if not wanted:
+        return ()
+    found: set[str] = set()
+    for path in _files(folder):
+        rows = _read(path).group_by(["number", "version"]).aggregate([])
+        for number, version in zip(rows["number"].to_pylist(), rows["version"].to_pylist(), strict=True):
+            found |= {f"PMC{number}", f"PMC{number}.{version}"}
+    return tuple(name for name in wanted if name not in found)
 
 
 def _ids(source: str) -> tuple[str, ...]:

@@ -22,10 +22,10 @@ from biomedray.artifacts import Manifest, claim_output, read_manifest, write_ato
 from biomedray.errors import UserError, WorkError
 from biomedray.ingest import settle
 from biomedray.ingest.articles import extract
-from biomedray.ingest.count import count_artifact
+from biomedray.ingest.count import count_artifact, not_found
 from biomedray.ingest.delta import FOLDER as UPDATE
 from biomedray.ingest.delta import Underway, adopt, begin, compare_part, end, reopen, stage_update
-from biomedray.ingest.inventory import cloud_sources, is_cloud, read_inventory
+from biomedray.ingest.inventory import absent_refs, cloud_sources, is_cloud, read_inventory
 from biomedray.ingest.neardup import TABLES
 from biomedray.ingest.packages import open_refs
 from biomedray.ingest.population import (
@@ -48,6 +48,7 @@ _ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)")
 # Fewer images or parts than these are settled in the driver: that takes less time than Ray needs to start a task.
 _SMALL_JOIN = 100_000
 _FEW = 3
+_SOME = 20
 
 Row = dict[str, Any]
 Task = Callable[[Row], Row]
@@ -72,6 +73,8 @@ def finish(
     before = time.monotonic()
     counts = count_artifact(out)
     timings = timings | {"count_s": time.monotonic() - before}
+    if missing := not_found(out, config.select.pmcids):
+        details = details | {"pmcids_not_found": {"number": len(missing), "some": missing[:_SOME]}}
     what = {"name": "population", "fingerprint": population.fingerprint}
     what |= {"snapshot": population.snapshot} if population.snapshot else {}
     manifest = Manifest(
@@ -187,7 +190,8 @@ def _freeze(
     scratch = out / "inventory"
     found = [read_inventory(store, config, scratch, progress) for store in stores]
     n_parts = n_parts or number_of_parts(len(refs) + sum(each.n_wanted for each in found), config.articles_per_part)
-    groups = merge(group(refs, n_parts), *(each.groups(n_parts) for each in found))
+    absent = group(absent_refs(found, refs), n_parts)
+    groups = merge(group(refs, n_parts), absent, *(each.groups(n_parts) for each in found))
     fingerprint = "+".join([*([fingerprint_refs(refs)] if refs or not found else []), *(each.fingerprint for each in found)])
     population = freeze(out, groups, fingerprint, n_parts, found[0].snapshot if found else None, config.media)
     shutil.rmtree(scratch, ignore_errors=True)

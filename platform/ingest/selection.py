@@ -79,6 +79,11 @@ def is_pmcid(text: str) -> bool:
     return _PMCID.fullmatch(text) is not None
 
 
+def plain_pmcid(text: str) -> str:
+    """A PMCID as articles have it: ``PMC2.1`` for ``pmc0002.1``."""
+    return "PMC" + ".".join(str(int(part)) for part in text.upper().removeprefix("PMC").split("."))
+
+
 def parse_years(text: str) -> dict[str, int]:
     """``2015-2020``, ``2015-``, ``-2020`` or ``2018`` as the settings year_from and year_to.
 
@@ -93,7 +98,7 @@ def parse_years(text: str) -> dict[str, int]:
 
 
 def read_pmcids(path: Path) -> tuple[str, ...]:
-    """The PMCIDs of a list: one a line, or the first column of a CSV; # starts a remark.
+    """The PMCIDs of a list: one a line, or the first column of a CSV; # starts a remark. A header has no digit.
 
     Raises:
         UserError: it can't be read, or a line holds something else.
@@ -103,7 +108,7 @@ def read_pmcids(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError):
         raise UserError(f"{path}: not a readable text file; a list of PMCIDs is wanted, one a line") from None
     found = [(number, re.split(r"[,;\t#]", line)[0].strip().strip('"')) for number, line in enumerate(lines, 1)]
-    ids = [(number, text) for number, text in found if text and not (number == 1 and not is_pmcid(text))]
+    ids = [(number, text) for number, text in found if text and not (number == 1 and not re.search(r"\d", text))]
     if bad := next(((number, text) for number, text in ids if not is_pmcid(text)), None):
         raise UserError(f"{path}: line {bad[0]}: {bad[1][:40]!r} is no PMCID such as PMC123 or PMC123.2")
     if not ids:

@@ -76,7 +76,16 @@ def summary(manifest: Manifest) -> Table:
 
 
 def advice(manifest: Manifest) -> str | None:
-    """What to do about a split that got nothing; None where all got something."""
+    """What to do about PMCIDs that no source has, and about a split that got nothing; None where all is well."""
+    return "\n".join(line for line in (_missing_advice(manifest), _split_advice(manifest)) if line) or None
+
+
+def _missing_advice(manifest: Manifest) -> str | None:
+    missing = manifest.details.get("pmcids_not_found")
+    return missing and f"In no source: {missing['number']:,} of the PMCIDs asked for, such as {', '.join(missing['some'][:3])}"
+
+
+def _split_advice(manifest: Manifest) -> str | None:
     by_split = manifest.counts["pairs_by_split"]
     empty = [split for split in ("val", "test") if manifest.counts["pairs"] and not by_split.get(split)]
     if not empty:

@@ -147,6 +147,32 @@ def test_the_population_is_frozen(http: Any, bucket: Path, make: SimpleNamespace
     assert (manifest.counts["pairs"], manifest.inputs[-1]["snapshot"]) == (20, FIRST)
 
 
+def test_what_is_asked_for_and_not_there_is_a_reject(
+    http: Any, bucket: Path, make: SimpleNamespace, servers: ModuleType, tmp_path: Path
+) -> None:
+    def rejected() -> dict[str, str]:
+        paths = sorted((tmp_path / "pairs" / "rejects").rglob("*.parquet"))
+        return {row["pmcid"]: row["reason"] for path in paths for row in pq.read_table(path).to_pylist()}
+
+    config = merge(CONFIG, {"fetch": {"store": http.url}})
+    manifest = ingest(["PMC1", "PMC404", "PMC0002.7"], tmp_path / "pairs", config, progress=False)
+    assert manifest.counts["articles_with_pairs"] == 1
+    assert rejected() == {"PMC404": "withdrawn", "PMC2": "withdrawn"}
+    articles = [article(make, servers, i) for i in (1, 2, 404)]
+    servers.write_bucket(bucket, *articles, snapshot=SECOND)
+    manifest = update(["PMC1", "PMC404", "PMC0002.7"], tmp_path / "pairs", progress=False)
+    assert (manifest.counts["articles_with_pairs"], rejected()) == (2, {"PMC2": "withdrawn"})
+
+
+@pytest.mark.parametrize("asked", [["PMC99", "PMC98.1"], ["PMC99"]])
+def test_what_no_local_source_has_is_said(make: SimpleNamespace, tmp_path: Path, asked: list[str]) -> None:
+    make.write_package(tmp_path / "packages", "PMC99", figures=3, seed=9)
+    config = merge(CONFIG, {"select": {"pmcids": asked}})
+    manifest = ingest([str(tmp_path / "packages")], tmp_path / "pairs", config, progress=False)
+    assert manifest.details.get("pmcids_not_found") == ({"number": 1, "some": ["PMC98.1"]} if len(asked) > 1 else None)
+    assert ("PMC98.1" in (advice(manifest) or "")) == (len(asked) > 1)
+
+
 @pytest.mark.heavy
 @pytest.mark.ray
 def test_through_ray_from_two_kinds_of_sources(http: Any, make: SimpleNamespace, tmp_path: Path, ray_cluster: None) -> None:

@@ -18,7 +18,7 @@ import pytest
 from biomedray.config import merge
 from biomedray.errors import UserError
 from biomedray.ingest import inventory as module
-from biomedray.ingest.inventory import Inventory, cloud_sources, is_cloud, read_inventory
+from biomedray.ingest.inventory import Inventory, absent_refs, cloud_sources, is_cloud, read_inventory
 from biomedray.ingest.population import part_of
 from biomedray.ingest.settings import FetchConfig, IngestConfig
 from biomedray.ingest.snapshots import newest_snapshot
@@ -162,6 +162,9 @@ def test_only_the_articles_asked_for(tmp_path: Path) -> None:
             ("PMC7.1", Reason.SUPERSEDED_VERSION),
             ("PMC7.2", None),
         ]
+        assert [(ref.name, ref.problem) for ref in absent_refs([read(tmp_path, tmp_path / "w", config, source)], [])] == [
+            ("PMC9999", Reason.WITHDRAWN)
+        ]
     chosen = merge(config, {"select": {"pmcids": ["PMC7.10", "PMC3"]}})
     assert [ref.name for _, refs in read(tmp_path, tmp_path / "w", chosen).groups(1) for ref in refs] == ["PMC3.1", "PMC7.10"]
     assert read(tmp_path, tmp_path / "w", chosen, "PMC7").n_articles == 1
@@ -182,7 +185,7 @@ def test_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not is_cloud("missing.txt")
 
 
-@pytest.mark.parametrize("text", ["PMC1\nnonsense\n", "", "\n\n", "PMC\n"])
+@pytest.mark.parametrize("text", ["PMC1\nnonsense\n", "", "\n\n", "PMC\n", "PMC 77\nPMC1\n"])
 def test_a_list_of_pmcids_must_be_one(tmp_path: Path, text: str) -> None:
     from biomedray.ingest.selection import read_pmcids
 

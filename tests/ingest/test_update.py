@@ -214,6 +214,15 @@ def test_a_withdrawn_article_is_remembered_and_may_come_back(copy: Path, make: S
     assert tables(copy / "pairs") == fresh(copy / "in", copy / "fresh")
 
 
+def test_an_article_that_only_moved_is_not_withdrawn(copy: Path, make: SimpleNamespace) -> None:
+    (copy / "in" / "packages").rename(copy / "in" / "moved")
+    newer_version(make)(copy / "in")
+    shutil.rmtree(copy / "in" / "cloud" / "PMC13.1")
+    manifest = update([str(copy / "in")], copy / "pairs", progress=False)
+    assert manifest.counts["article_rejects_by_reason"]["withdrawn"] == 1, "PMC13.1"
+    assert tables(copy / "pairs") == fresh(copy / "in", copy / "fresh")
+
+
 def test_what_did_not_change_is_not_touched(copy: Path, make: SimpleNamespace) -> None:
     before = stamps(copy / "pairs")
     manifest = update([str(copy / "in")], copy / "pairs", progress=False)
