@@ -8,6 +8,7 @@ claim_output -> (parts, each by atomic rename) -> write_manifest     finished = 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -138,6 +139,25 @@ def claim_output(folder: Path, kind: str, config: Mapping[str, Any]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run_file, json.dumps(claim))
     return False
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Work in a folder that no other process of this machine works in.
+
+    Raises:
+        UserError: one does.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system may know no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder}: another process is at work in it; wait for it or stop it first") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read_claim(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +39,7 @@ _ABLATIONS = (
 
 
 def tune(
+    context: typer.Context,
     pairs: Annotated[str, typer.Argument(help="A pairs artifact: a folder, s3://... or https://...")],
     out: Out,
     ablation: Annotated[str | None, typer.Option(help=_ABLATIONS)] = None,
@@ -72,12 +74,14 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """The paper's ablations, one command each: from hypothesis to table; or a search of your own. A killed sweep goes on."""
-    from biomedray.tune.run import Options, Quest, Study, run_quest, run_study
+    from biomedray.tune.quest import Quest
+    from biomedray.tune.run import Options, Study, run_quest, run_study
 
     if (ablation is None) == (not space):
         raise UserError("say what to try: --ablation NAME, or --space 'KEY=KIND(...)', and only one of them")
-    extra = (*(settings or []), *[_zeroshot(text) for text in zeroshot or []])
-    options = Options(workers, side_by_side, _threads(side_by_side), asha, retry_failed)
+    _refuse_others(context, ablation is not None)
+    extra = (*(settings or []), *_zeroshot(zeroshot or []))
+    options = Options(workers, side_by_side, _threads(side_by_side), asha, retry_failed, paged=True)
     if ablation is not None:
         from biomedray.tune.presets import ablation as named
 
@@ -91,7 +95,7 @@ def tune(
     else:
         quest = Quest.of(preset, space or [], trials, how.value, extra)
         if plan:
-            _show_plan(pairs, quest.grid() if how is SearchName.GRID else [], f"{trials} trials of {preset}")
+            _show_plan(pairs, quest.examples(), f"{quest.most()} trials around {preset}", quest.most())
             return
         with _bar(quiet) as told:
             manifest = run_quest(pairs, out, quest, options, told)
@@ -106,13 +110,25 @@ def _finish(out: Path, manifest: Any) -> None:
     title = manifest.details.get("source") or f"{manifest.details['search']} search"
     console.print(rich_table(title, grid["header"], grid["rows"]))
     for line in manifest.details["verdict"]:
-        console.print(f"  {line}", highlight=False)
+        console.print(f"  {line}", highlight=False, markup=False)
     write_report([out], out / "report.html", title=f"biomedray: {manifest.details.get('ablation', 'search')}")
     console.print(f"page: [bold]{out / 'report.html'}[/bold]   table.md, table.csv, table.tex, trials.csv beside it")
     console.print(f"curves of every trial: tensorboard --logdir {out / 'trials'}")
 
 
-def _show_plan(pairs: str, trials: list[Any], lead: str) -> None:
+def _refuse_others(context: typer.Context, ablation: bool) -> None:
+    """Options that go with the other of the two ways would do nothing."""
+    others = {"preset", "trials", "how"} if ablation else {"scale", "seeds", "only", "general", "image_weights"}
+    names = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in others:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"{names[name]} goes with {'--space' if ablation else '--ablation'}; leave it out")
+
+
+def _show_plan(pairs: str, trials: list[Any], lead: str, number: int | None = None) -> None:
+    """``number``: how many trials there will be like the ones that are shown."""
+    from rich.markup import escape
     from rich.table import Table
 
     from biomedray.tune.run import plan
@@ -125,20 +141,26 @@ def _show_plan(pairs: str, trials: list[Any], lead: str) -> None:
         cost = planned.cost
         hours += (cost.h200_hours or 0.0) if cost else 0.0
         work = [f"{cost.pairs_seen:,}", _number(cost.gflop_per_pair), _number(cost.h200_hours)] if cost else ["", "", ""]
-        table.add_row(planned.trial.name, *work, planned.error)
+        table.add_row(planned.trial.name, *work, escape(planned.error))
     console.print(table)
-    console.print(f"{len(trials)} trials, {hours:,.3g} H200 hours in all at 40 % of its peak (an assumption)")
+    number = number or len(trials)
+    hours *= number / max(1, len(trials))
+    console.print(f"{number} trials, {hours:,.3g} H200 hours in all at 40 % of its peak (an assumption)")
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.3g}"
 
 
-def _zeroshot(text: str) -> str:
-    name, equals, folder = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise UserError(f"--zeroshot {text}: write NAME=FOLDER, with a name of letters")
-    return f"validation.zeroshot={{{name}: {{folder: '{folder}'}}}}"
+def _zeroshot(texts: list[str]) -> list[str]:
+    """All sets in one setting, as a second one would replace the first."""
+    found = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not name.isidentifier() or name in found:
+            raise UserError(f"--zeroshot {text}: write NAME=FOLDER, with a name of letters, each once")
+        found[name] = {"folder": folder}
+    return [f"validation.zeroshot={json.dumps(found)}"] if found else []
 
 
 def _threads(side_by_side: int | None) -> int | None:

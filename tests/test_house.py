@@ -34,7 +34,7 @@ LEVELS = [
     {"cli"},
 ]
 # The one file of each room that knows Ray; serve has one more for its profile of several deployments, and one for shards of an
-# index, tune one for what a trial holds of the cluster. 'cluster' is the only one that starts it.
+# index, tune some for what Ray calls back. 'cluster' is the only one that starts it.
 RAY_EDGE = {
     "cluster.py",
     "ingest/pipeline.py",
@@ -43,6 +43,7 @@ RAY_EDGE = {
     "tune/sweep.py",
     "tune/places.py",
     "tune/relay.py",
+    "tune/distinct.py",
     "serve/app.py",
     "serve/split.py",
     "serve/shards.py",

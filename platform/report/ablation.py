@@ -20,7 +20,7 @@ def ablation_section(folder: Path, manifest: Manifest, pictures: bool) -> Sectio
     """The section; ``pictures=False`` leaves the plots out."""
     details = manifest.details
     grids = [Grid(str(details.get("source", "Trials")), details["grid"]["header"], details["grid"]["rows"], _note(details))]
-    if details["verdict"]:
+    if details["verdict"] and "table" in details:
         grids.append(_order(details["table"]))
     outcomes = _outcomes(folder, details.get("table", {}).get("rows", []))
     grids.append(_spent(outcomes))
@@ -79,7 +79,9 @@ def _plots(outcomes: Sequence[Outcome]) -> list[Plot]:
 
 
 def _means(outcomes: Sequence[Outcome], key: str, factor: float) -> dict[str, list[tuple[float, float]]]:
-    """A curve for each variant: at each number of pairs seen the mean of the seeds that came so far."""
+    """A curve for each variant: at each number of pairs seen the mean of its finished seeds (of all where none has)."""
+    whole = {outcome.variant for outcome in outcomes if outcome.state == "finished"}
+    outcomes = [outcome for outcome in outcomes if outcome.state == "finished" or outcome.variant not in whole]
     variants = list(dict.fromkeys(outcome.variant for outcome in outcomes if outcome.history))
     if len(variants) > _MOST:
         variants = [o.variant for o in sorted(outcomes, key=lambda o: -o.metrics.get(key, 0.0))][:_MOST]

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from biomedray import cluster
 from biomedray.artifacts import Manifest, write_atomic
-from biomedray.errors import UserError, WorkError
+from biomedray.errors import UserError, WorkError, last_error
 from biomedray.train import checkpoint, watch
 from biomedray.train.fit import Job, Notice, fit
 from biomedray.train.plan import Plan, Workers
@@ -179,6 +179,4 @@ class _Watch:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of what went wrong in a worker."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return last_error(str(error)) or type(error).__name__

@@ -67,7 +67,8 @@ def search(
     Raises:
         UserError, WorkError: as ``ablate``.
     """
-    from biomedray.tune.run import Options, Quest, run_quest
+    from biomedray.tune.quest import Quest
+    from biomedray.tune.run import Options, run_quest
 
     quest = Quest.of(base, space, number, how, tuple(settings))
     return run_quest(pairs, out, quest, options or Options(), told or _silent)

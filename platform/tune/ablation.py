@@ -33,6 +33,8 @@ LOSS = Metric("val_loss", "loss", higher=False, percent=False)
 TO_TEXT = Metric("val_r1_i2t", "img2txt R@1 (%)")
 TO_IMAGE = Metric("val_r1_t2i", "txt2img R@1 (%)")
 SECONDS = Metric("train_seconds", "training time (s)", higher=False, percent=False)
+TIMES = Metric("train_times", "training time (x)", higher=False, percent=False)
+"""Of the first row's; the only time that can be laid beside the paper's."""
 RETRIEVAL = (LOSS, TO_TEXT, TO_IMAGE)
 
 
@@ -79,14 +81,28 @@ class Ablation:
         return [variant for variant in self.variants if scale in variant.arms]
 
     def config(self, variant: Variant, scale: Scale, seed: int, given: Mapping[str, str], extra: tuple[str, ...]) -> TrainConfig:
-        """All settings of a trial; ``extra`` ones come last and so win, but for the seed.
+        """All settings of a trial; ``extra`` ones come last and so win.
 
         Raises:
-            UserError: a setting doesn't fit, or the variant needs a file that was not given.
+            UserError: a setting doesn't fit or is what is tried here, or the variant needs a file that was not given.
         """
         name, shared = self.base[scale]
+        for setting in extra:
+            if (key := _key(setting)) in self._tried(scale):
+                instead = "ask for repeats by --seeds" if key == "train.seed" else "that is what this ablation tries"
+                raise UserError(f"--set {setting}: {instead}")
         settings = [_filled(setting, given, self.name) for setting in (*shared, *variant.arms[scale].settings)]
         return override(preset(name), [*settings, *extra, f"train.seed={seed}"])
+
+    def _tried(self, scale: Scale) -> set[str]:
+        """Settings that differ between its rows: were one of them set for all, the table would lie."""
+        arms = [variant.arms[scale].settings for variant in self.at(scale)]
+        differ = {setting for settings in arms for setting in settings if any(setting not in other for other in arms)}
+        return {_key(setting) for setting in differ} | {"train.seed"}
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
 
 
 NEEDS = {

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from biomedray.tune.table import Row, Table
@@ -46,7 +47,7 @@ def _trials(row: Row) -> str:
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table."""
-    lines = [list(header), ["---"] * len(header), *[[cell.replace("|", r"\|") for cell in row] for row in rows]]
+    lines = [list(header), ["---"] * len(header), *[[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in rows]]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
@@ -103,5 +104,5 @@ def rich_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     for name in header:
         table.add_column(name, justify="right" if "↑" in name or "↓" in name or name == "paper" else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*[escape(cell) for cell in row])
     return table

@@ -5,11 +5,12 @@ settings -> trials -> (sweep, on Ray Tune) -> outcomes on disk -> table.md .csv 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from biomedray.artifacts import (
     MANIFEST,
@@ -17,25 +18,28 @@ from biomedray.artifacts import (
     Manifest,
     claim_output,
     fingerprint,
+    held,
     is_finished,
     read_manifest,
     write_atomic,
     write_manifest,
 )
-from biomedray.config import override
 from biomedray.errors import UserError, WorkError
 from biomedray.model import towers
 from biomedray.train.plan import Plan, Workers
 from biomedray.train.prepare import check
-from biomedray.train.presets import TrainConfig, preset
+from biomedray.train.presets import TrainConfig
 from biomedray.train.rows import index_rows
 from biomedray.train.source import Source
 from biomedray.tune import formats
 from biomedray.tune.ablation import Ablation, Scale
 from biomedray.tune.cost import Cost, estimate
-from biomedray.tune.space import Dimension, parse
+from biomedray.tune.quest import Quest
 from biomedray.tune.table import make_table, verdict
-from biomedray.tune.trial import Outcome, Trial, read_outcome
+from biomedray.tune.trial import OUTCOME, Outcome, Trial, read_drawn, read_outcome
+
+PAGE = "report.html"
+"""What the command line writes last."""
 
 Told = Callable[[str, dict[str, Any]], None]
 
@@ -53,6 +57,8 @@ class Options:
     """ASHA: trials that fall behind end early."""
     retry_failed: bool = False
     """Run failed trials of an earlier start again."""
+    paged: bool = False
+    """The command ends with a page: a whole sweep that has none yet is given back instead of being refused."""
 
 
 @dataclass(frozen=True)
@@ -85,63 +91,6 @@ class Study:
                 config = self.ablation.config(variant, self.scale, seed, self.given, self.extra)
                 found.append(Trial(f"{variant.name}-seed{seed}", variant.name, seed, config, trains))
         return found
-
-
-@dataclass(frozen=True)
-class Quest:
-    """A user's own search."""
-
-    base: str
-    space: tuple[Dimension, ...]
-    number: int
-    how: Literal["grid", "random", "optuna"]
-    extra: tuple[str, ...] = ()
-    seed: int = 0
-
-    @classmethod
-    def of(cls, base: str, space: Sequence[str], number: int, how: str, extra: tuple[str, ...], seed: int = 0) -> Quest:
-        """From the words of the command line.
-
-        Raises:
-            UserError: they don't fit together.
-        """
-        dimensions = tuple(parse(space))
-        if not dimensions:
-            raise UserError("name what is to be tried: --space 'train.lr=loguniform(1e-4, 1e-2)', or an --ablation")
-        kinds = {dimension.kind for dimension in dimensions}
-        if how == "grid" and kinds != {"grid"}:
-            raise UserError("--search grid: every --space must be grid(a, b, ...)")
-        if how != "grid" and "grid" in kinds:
-            raise UserError(f"--search {how}: draws from choice(...) and ranges; grid(...) goes with --search grid")
-        if how not in ("grid", "random", "optuna"):
-            raise UserError(f"--search {how}: there are grid, random and optuna")
-        return cls(base, dimensions, number, how, extra, seed)  # type: ignore[arg-type]  # checked just above
-
-    def trial(self, drawn: Mapping[str, Any]) -> Trial:
-        """What these values of the dimensions make.
-
-        Raises:
-            UserError: a value doesn't fit its setting.
-        """
-        settings = [f"{dimension.key}={_yaml(drawn[dimension.key])}" for dimension in self.space]
-        config = override(preset(self.base), [*self.extra, *settings])
-        values = {dimension.key: drawn[dimension.key] for dimension in self.space}
-        name = f"trial-{fingerprint(values)[:10]}"
-        return Trial(name, name, config.train.seed, config, settings=values)
-
-    def grid(self) -> list[Trial]:
-        """Every combination."""
-        combinations: list[dict[str, Any]] = [{}]
-        for dimension in self.space:
-            combinations = [{**made, dimension.key: value} for made in combinations for value in dimension.values]
-        return [self.trial(drawn) for drawn in combinations]
-
-
-def _yaml(value: Any) -> str:
-    """Floats with all their digits, in a form that YAML reads as a number."""
-    if isinstance(value, float):
-        return f"{value:.17g}" if "e" not in f"{value:.17g}" else f"{value:.20f}"
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -179,25 +128,19 @@ def run_study(pairs: Path | str, out: Path, study: Study, options: Options, told
 
     Raises:
         UserError: the pairs, the settings or every trial are off, or ``out`` is taken.
-        WorkError: no trial has ended well.
+        WorkError: no trial has ended well, or the sweep was ended before all were decided.
     """
-    from biomedray.tune import sweep
-
     trials = study.trials()
     _check(pairs, trials, options)
     source = Source.of(pairs)
     claim: dict[str, Any] = {"pairs": source.fingerprint(), "ablation": study.ablation.name, "scale": study.scale}
     claim |= {"trials": {trial.name: trial.config.identity() for trial in trials}}
-    _take(out, claim, options)
-    dashboard = sweep.start()
-    told("", {"dashboard": dashboard, "trials": len(trials)})
-    shared = _shared(pairs, out, options, sweep)
-    left = _open(trials, out, options, told)
-    if left:
-        stopping = _stopping(source, trials[0].config, sweep) if options.early_stop else None
-        sweep.run_grid(left, shared, sweep.concurrency(options.side_by_side, Workers.of(options.workers)), stopping, told)
-    outcomes = _outcomes(trials, out)
-    return _write_study(out, study, source, claim, outcomes)
+    if found := _take(out, claim, options):
+        return found
+    with held(out):
+        start = _started(pairs, out, options, told, len(trials))
+        start.run([trial.config for trial in trials], trials)
+        return _write_study(out, study, source, claim, _outcomes(trials, out))
 
 
 def run_quest(pairs: Path | str, out: Path, quest: Quest, options: Options, told: Told) -> Manifest:
@@ -206,42 +149,99 @@ def run_quest(pairs: Path | str, out: Path, quest: Quest, options: Options, told
     Raises:
         UserError, WorkError: as ``run_study``.
     """
+    trials, base = quest.fixed(), quest.start()
+    _check(pairs, trials or [Trial("base", "base", 0, base)], options)
+    source = Source.of(pairs)
+    claim = {"pairs": source.fingerprint(), "base": base.identity(), "search": quest.how}
+    claim |= {"space": {d.key: [d.kind, *d.values] for d in quest.space}}
+    if found := _take(out, claim, options):
+        return found
+    with held(out):
+        start = _started(pairs, out, options, told, quest.most() if trials is None else len(trials))
+        known = trials if trials is not None else [quest.trial(drawn) for drawn in read_drawn(out)]
+        start.run([base, *[trial.config for trial in known]], known)
+        if trials is None and len(known) < quest.most():
+            start.draw(quest, known)
+            known = [quest.trial(drawn) for drawn in read_drawn(out)]
+        outcomes = _outcomes(known, out)
+        if trials is None and len(known) < quest.most():
+            raise WorkError(f"{quest.most() - len(known)} trials were not begun; start the same command again to go on")
+        return _write_quest(out, quest, source, claim, outcomes)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A sweep under way: what its trials share, and who hears of them."""
+
+    shared: Any
+    source: Source
+    options: Options
+    side_by_side: int
+    told: Told
+
+    def run(self, configs: Sequence[TrainConfig], trials: Sequence[Trial]) -> None:
+        """Run those of the trials that are open; ``configs`` say how long a trial is, for early stops."""
+        from biomedray.tune import sweep
+
+        if left := _open(trials, self.shared.out, self.options, self.told):
+            sweep.run_grid(left, self.shared, self.side_by_side, self._stopping(configs), self.told)
+
+    def draw(self, quest: Quest, known: Sequence[Trial]) -> None:
+        """Draw and run what is missing, after what the known trials have shown."""
+        from biomedray.tune import sweep
+
+        outcomes = [read_outcome(trial.folder(self.shared.out)) for trial in known]
+        done = [(outcome.settings, _score(outcome)) for outcome in outcomes if outcome is not None and outcome.metrics]
+        stopping = self._stopping([quest.start()])
+        sweep.run_search(quest, [trial.settings for trial in known], done, self.shared, self.side_by_side, stopping, self.told)
+
+    def _stopping(self, configs: Sequence[TrainConfig]) -> Any:
+        """Rungs at a ninth and a third of the longest run, but never before an epoch of it."""
+        from biomedray.tune import sweep
+
+        if not self.options.early_stop:
+            return None
+        rows = index_rows(self.source, "train").rows
+        totals = []
+        for config in configs:
+            with contextlib.suppress(UserError):  # such a trial fails by itself
+                totals.append((Plan(rows, config.train).total_samples, config.train.epochs))
+        total, epochs = max(totals, default=(1, 1))
+        return sweep.Stopping(grace=max(total // 9, total // epochs, 1))
+
+
+def _started(pairs: Path | str, out: Path, options: Options, told: Told, number: int) -> _Started:
     from biomedray.tune import sweep
 
-    first = quest.grid() if quest.how == "grid" else []
-    base = first[0].config if first else override(preset(quest.base), list(quest.extra))
-    _check(pairs, first or [Trial("base", "base", 0, base)], options)
-    source = Source.of(pairs)
-    claim = {"pairs": source.fingerprint(), "base": base.identity() if not first else quest.base, "search": quest.how}
-    claim |= {"space": {d.key: [d.kind, *d.values] for d in quest.space}}
-    _take(out, claim, options)
     dashboard = sweep.start()
-    total = len(first) if first else quest.number
-    told("", {"dashboard": dashboard, "trials": total})
-    shared = _shared(pairs, out, options, sweep)
+    told("", {"dashboard": dashboard, "trials": number})
+    source = Source.of(pairs)
+    shared = sweep.Shared(source.address, out.resolve(), options.workers, options.threads)
     side_by_side = sweep.concurrency(options.side_by_side, Workers.of(options.workers))
-    stopping = _stopping(source, base, sweep) if options.early_stop else None
-    if first:
-        if left := _open(first, out, options, told):
-            sweep.run_grid(left, shared, side_by_side, stopping, told)
-    elif (done := _known(out)) is not None and (missing := quest.number - len(done)) > 0:
-        for _, outcome in done:
-            told(outcome.name, {"state": outcome.state})
-        drawn = [(outcome.settings, _score(outcome)) for _, outcome in done if outcome.metrics]
-        search = sweep.Search("optuna" if quest.how == "optuna" else "random", side_by_side, quest.seed + len(done), stopping)
-        sweep.run_search(quest.space, quest.trial, drawn, missing, shared, search, told)
-    outcomes = [outcome for _, outcome in _known(out)]
-    return _write_quest(out, quest, source, claim, outcomes)
+    return _Started(shared, source, options, side_by_side, told)
 
 
-def _take(out: Path, claim: dict[str, Any], options: Options) -> None:
-    """Claim the folder; a finished sweep is opened again where failed trials are to be tried again."""
-    if options.retry_failed and is_finished(out):
-        if fingerprint(read_manifest(out, "ablation").config) != fingerprint(claim):
+def _take(out: Path, claim: dict[str, Any], options: Options) -> Manifest | None:
+    """Claim the folder. The manifest of a whole sweep whose page was never written: nothing is left to run.
+
+    A finished sweep is opened again where failed trials are to be tried again.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    if is_finished(out):
+        manifest = read_manifest(out)
+        same = manifest.kind == "ablation" and fingerprint(manifest.config) == fingerprint(claim)
+        if same and options.paged and not options.retry_failed and not (out / PAGE).exists():
+            return manifest
+        if options.retry_failed and not same:
             raise UserError(f"{out}: holds a sweep of other input or settings; choose another folder")
-        write_atomic(out / RUN_FILE, json.dumps({"kind": "ablation", "config": fingerprint(claim)}))
-        (out / MANIFEST).unlink()
+        if options.retry_failed:
+            write_atomic(out / RUN_FILE, json.dumps({"kind": "ablation", "config": fingerprint(claim)}))
+            (out / MANIFEST).unlink()
+            (out / PAGE).unlink(missing_ok=True)
     claim_output(out, "ablation", claim)
+    return None
 
 
 def _check(pairs: Path | str, trials: Sequence[Trial], options: Options) -> None:
@@ -256,17 +256,13 @@ def _check(pairs: Path | str, trials: Sequence[Trial], options: Options) -> None
         raise UserError(wrong[0])
 
 
-def _shared(pairs: Path | str, out: Path, options: Options, sweep: Any) -> Any:
-    return sweep.Shared(Source.of(pairs).address, out.resolve(), options.workers, options.threads)
-
-
 def _open(trials: Sequence[Trial], out: Path, options: Options, told: Told) -> list[Trial]:
     """Those without an outcome; failed ones too if they are to be tried again."""
     left = []
     for trial in trials:
         outcome = read_outcome(trial.folder(out))
         if outcome is not None and outcome.state == "failed" and options.retry_failed:
-            (trial.folder(out) / "outcome.json").unlink()
+            (trial.folder(out) / OUTCOME).unlink()
             outcome = None
         if outcome is None:
             left.append(trial)
@@ -275,23 +271,11 @@ def _open(trials: Sequence[Trial], out: Path, options: Options, told: Told) -> l
     return left
 
 
-def _stopping(source: Source, config: TrainConfig, sweep: Any) -> Any:
-    """Rungs at a ninth and a third of the run, but never before the first epoch."""
-    rows = index_rows(source, "train").rows
-    total = Plan(rows, config.train).total_samples
-    return sweep.Stopping(grace=max(total // 9, total // config.train.epochs), most=total + 1)
-
-
 def _outcomes(trials: Sequence[Trial], out: Path) -> list[Outcome]:
     found = [(trial, read_outcome(trial.folder(out))) for trial in trials]
     if missing := [trial.name for trial, outcome in found if outcome is None]:
         raise WorkError(f"{len(missing)} trials are still open ({missing[0]} ...); start the same command again to go on")
     return [outcome for _, outcome in found if outcome is not None]
-
-
-def _known(out: Path) -> list[tuple[Path, Outcome]]:
-    folders = sorted((out / "trials").glob("*")) if (out / "trials").is_dir() else []
-    return [(folder, outcome) for folder in folders if (outcome := read_outcome(folder)) is not None]
 
 
 def _score(outcome: Outcome) -> float:
@@ -332,10 +316,11 @@ def _write_quest(out: Path, quest: Quest, source: Source, claim: dict[str, Any],
     write_atomic(out / "table.md", f"# Search: {quest.how}\n\n" + formats.markdown(header, rows))
     write_atomic(out / "table.tex", formats.latex(header, rows, f"Search: {quest.how}"))
     write_atomic(out / "table.csv", formats.comma_separated(header, rows))
+    few = quest.most() < quest.number
     details: dict[str, Any] = {
         "search": quest.how,
         "grid": {"header": header, "rows": rows},
-        "verdict": [],
+        "verdict": [f"the space holds only {quest.most()} different settings"] if quest.how != "grid" and few else [],
         "best": ranked[0].settings,
     }
     return _finish(out, source, claim, ranked, details)

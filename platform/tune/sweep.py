@@ -11,23 +11,26 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 
 from biomedray import cluster
-from biomedray.errors import UserError, WorkError
+from biomedray.artifacts import is_finished
+from biomedray.errors import UserError, WorkError, last_error
 from biomedray.train.look import look
 from biomedray.train.loop import train
 from biomedray.train.plan import Workers
 from biomedray.tune.places import Places, give_back
-from biomedray.tune.relay import SCORE, Relay
+from biomedray.tune.quest import Quest
+from biomedray.tune.relay import LAST, SCORE, Relay
 from biomedray.tune.space import Dimension
-from biomedray.tune.trial import Trial, looked_at, outcome_of, read_outcome
+from biomedray.tune.trial import Outcome, State, Trial, looked_at, outcome_of, read_outcome
 
 # A driver only waits; Tune wants it to ask for something.
 _DRIVER_CPUS = 0.01
@@ -48,10 +51,9 @@ class Shared:
 
 @dataclass(frozen=True)
 class Stopping:
-    """ASHA: of the trials that reach a rung, the better 1/factor go on; rungs stand at grace, grace x factor, ... pairs."""
+    """ASHA: of the trials that reach a rung, the better 1/factor go on; rungs stand at grace and grace x factor pairs."""
 
     grace: int
-    most: int
     factor: int = 3
 
 
@@ -98,41 +100,33 @@ def run_grid(trials: Sequence[Trial], shared: Shared, side_by_side: int, stoppin
 
 
 def run_search(
-    space: Sequence[Dimension],
-    make: Callable[[dict[str, Any]], Trial],
+    quest: Quest,
+    taken: Sequence[Mapping[str, Any]],
     done: Sequence[tuple[dict[str, Any], float]],
-    number: int,
     shared: Shared,
-    options: Search,
+    side_by_side: int,
+    stopping: Stopping | None,
     told: Told,
 ) -> None:
-    """Draw ``number`` settings more and run them; ``done`` is what earlier trials drew, with their scores.
+    """Let Optuna draw what is missing and run it; ``taken`` was drawn before, ``done`` is known of it, with scores.
 
     Raises:
         WorkError: Tune itself failed.
     """
+    from biomedray.tune.distinct import Distinct
+
+    points, scores = ([drawn for drawn, _ in done], [score for _, score in done]) if done else (None, None)
+    known = {"points_to_evaluate": points, "evaluated_rewards": scores}
+    space = {dimension.key: _domain(dimension) for dimension in quest.space}
     config = tune.TuneConfig(
-        metric=None if options.how == "optuna" else SCORE,
-        mode=None if options.how == "optuna" else "max",
-        scheduler=_asha(options.stopping) if options.stopping else None,
-        reuse_actors=options.stopping is None,
-        search_alg=_optuna(space, done, options.seed) if options.how == "optuna" else None,
-        num_samples=number,
-        max_concurrent_trials=options.side_by_side,
+        scheduler=_asha(stopping, metric=SCORE, mode="max") if stopping else None,
+        search_alg=Distinct(quest, taken, space=space, metric=SCORE, mode="max", seed=quest.seed + len(taken), **known),
+        num_samples=quest.most() - len(taken),
+        reuse_actors=stopping is None,
+        max_concurrent_trials=side_by_side,
         trial_dirname_creator=lambda found: f"driver-{found.trial_id}",
     )
-    drawn = {} if options.how == "optuna" else {dimension.key: _domain(dimension) for dimension in space}
-    _fit(drawn, config, shared, make, told)
-
-
-@dataclass(frozen=True)
-class Search:
-    """How settings are drawn."""
-
-    how: Literal["random", "optuna"]
-    side_by_side: int
-    seed: int
-    stopping: Stopping | None
+    _fit({}, config, shared, quest.trial, told)
 
 
 def _fit(space: dict[str, Any], config: Any, shared: Shared, make: Callable[[dict[str, Any]], Trial], told: Told) -> None:
@@ -164,16 +158,26 @@ def _drive(drawn: dict[str, Any], shared: Shared, make: Callable[[dict[str, Any]
     folder = trial.folder(shared.out)
     if read_outcome(folder) is not None:
         return
+    if is_finished(folder):  # it was killed between its model and its outcome
+        _decide(trial, shared, "finished")
+        return
     try:
         if not trial.trains:
             looked_at(trial, look(shared.pairs, folder, trial.config), device()).write(folder)
             return
-        hooks: list[Any] = [Relay(), Places(folder)]  # type: ignore[no-untyped-call]  # ray's own signature
+        hooks: list[Any] = [Relay(trial.config.train.epochs), Places(folder)]
         train(shared.pairs, folder, trial.config, shared.workers, progress=False, hooks=hooks, threads=shared.threads)
     except (UserError, WorkError) as error:
-        outcome_of(trial, folder, "failed", str(error), device(), shared.workers).write(folder)
+        _decide(trial, shared, "failed", str(error))
         return
-    outcome_of(trial, folder, "finished", "", device(), shared.workers).write(folder)
+    _decide(trial, shared, "finished")
+
+
+def _decide(trial: Trial, shared: Shared, state: State, reason: str = "") -> Outcome:
+    folder = trial.folder(shared.out)
+    outcome = outcome_of(trial, folder, state, reason, device(), shared.workers)
+    outcome.write(folder)
+    return outcome
 
 
 class Desk(tune.Callback):
@@ -190,6 +194,7 @@ class Desk(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002  # Tune's signature
         """A driver has started."""
         found = self._make(trial.config)
+        found.note(self._shared.out)
         self._folders.add(found.folder(self._shared.out))
         self._told(found.name, {})
 
@@ -211,8 +216,7 @@ class Desk(tune.Callback):
         give_back(folder)
         outcome = read_outcome(folder)
         if outcome is None:
-            outcome = outcome_of(found, folder, state, reason, device(), self._shared.workers)
-            outcome.write(folder)
+            outcome = _decide(found, self._shared, *(("finished", "") if is_finished(folder) else (state, reason)))
         self._told(found.name, {"state": outcome.state})
 
     def close(self) -> None:
@@ -221,20 +225,27 @@ class Desk(tune.Callback):
             give_back(folder)
 
 
-def _asha(stopping: Stopping) -> Any:
-    from ray.tune.schedulers import ASHAScheduler
+class _Asha(ASHAScheduler):
+    """ASHA that lets a trial be once it has trained to its end: what is left to do is to write its model."""
 
-    return ASHAScheduler(
-        time_attr="samples_seen", max_t=stopping.most, grace_period=stopping.grace, reduction_factor=stopping.factor
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        if result.get(LAST):
+            return str(self.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+def _asha(stopping: Stopping, **compared: Any) -> Any:
+    """Rungs at grace and grace x factor; beyond, a trial runs to an end of its own, which is not the same for all."""
+    most = stopping.grace * stopping.factor + 1
+    return _Asha(
+        time_attr="samples_seen",
+        grace_period=stopping.grace,
+        max_t=most,
+        stop_last_trials=False,
+        reduction_factor=stopping.factor,
+        **compared,
     )
-
-
-def _optuna(space: Sequence[Dimension], done: Sequence[tuple[dict[str, Any], float]], seed: int) -> Any:
-    from ray.tune.search.optuna import OptunaSearch
-
-    domains = {dimension.key: _domain(dimension) for dimension in space}
-    points, scores = ([drawn for drawn, _ in done], [score for _, score in done]) if done else (None, None)
-    return OptunaSearch(space=domains, metric=SCORE, mode="max", seed=seed, points_to_evaluate=points, evaluated_rewards=scores)
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -249,8 +260,8 @@ def _domain(dimension: Dimension) -> Any:
 
 def _died(trial: Any) -> str:
     path = getattr(trial, "error_file", None)
-    lines = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()] if path else []
-    return lines[-1] if lines else "its driver died; the logs in Ray's dashboard say why"
+    text = Path(path).read_text() if path else ""
+    return last_error(text) or "its driver died; the logs in Ray's dashboard say why"
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from biomedray.tune.ablation import Ablation, Metric, Scale, Variant
+from biomedray.tune.ablation import SECONDS, TIMES, Ablation, Metric, Scale, Variant
 from biomedray.tune.trial import Outcome
 
 
@@ -100,21 +100,51 @@ class Table:
 
 def make_table(ablation: Ablation, scale: Scale, outcomes: Sequence[Outcome], zeroshot: Sequence[str] = ()) -> Table:
     """The ablation's table from what its trials left; ``zeroshot`` names the sets that validation scored."""
-    metrics = (*ablation.metrics, *[Metric(f"val_zeroshot_{name}", f"zero-shot {name} (%)") for name in zeroshot])
-    rows = [_row(variant, scale, metrics, [o for o in outcomes if o.variant == variant.name]) for variant in ablation.at(scale)]
-    comparisons = [c for metric in metrics for c in _compare(ablation.at(scale), metric, outcomes)]
+    variants = ablation.at(scale)
+    metrics = (*ablation.metrics, *[_labelled(name, variants) for name in zeroshot])
+    outcomes = _timed(variants[0].name, outcomes)
+    rows = [_row(variant, scale, metrics, [o for o in outcomes if o.variant == variant.name]) for variant in variants]
+    comparisons = [c for metric in metrics for c in _compare(variants, metric, outcomes)]
     return Table(ablation.header, metrics, rows, comparisons)
+
+
+def _labelled(name: str, variants: Sequence[Variant]) -> Metric:
+    """Accuracy on a labelled set, or AUROC where that is what the paper has."""
+    auroc = Metric(f"val_zeroshot_{name}_auroc", f"zero-shot {name} AUROC (%)")
+    known = any(auroc.key in variant.paper for variant in variants)
+    return auroc if known else Metric(f"val_zeroshot_{name}", f"zero-shot {name} (%)")
+
+
+def _timed(first: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """With each finished trial's training time over the mean of the first row's."""
+    whole = [
+        o.metrics[SECONDS.key] for o in outcomes if o.variant == first and o.state == "finished" and SECONDS.key in o.metrics
+    ]
+    if not whole or not all(whole):
+        return list(outcomes)
+    mean = sum(whole) / len(whole)
+    return [
+        replace(o, metrics=o.metrics | {TIMES.key: o.metrics[SECONDS.key] / mean}) if SECONDS.key in o.metrics else o
+        for o in outcomes
+    ]
 
 
 def _row(variant: Variant, scale: Scale, metrics: Sequence[Metric], outcomes: Sequence[Outcome]) -> Row:
     finished = [outcome for outcome in outcomes if outcome.state == "finished"]
     found = {}
     for metric in metrics:
-        values = [outcome.metrics[metric.key] for outcome in finished if metric.key in outcome.metrics]
+        values = [outcome.metrics[metric.key] for outcome in finished if _measured(outcome, metric)]
         if values:
             found[metric.key] = Spread.of(values)
-    notes = tuple(f"seed {o.seed} {o.state}: {o.reason}" for o in outcomes if o.state != "finished")
-    return Row(variant.name, variant.arms[scale].cells, found, dict(variant.paper), len(finished), notes)
+    notes = [f"seed {o.seed} {o.state}: {o.reason}" for o in outcomes if o.state != "finished"]
+    told = [(o, metric) for o in finished for metric in metrics if metric.key in o.metrics and not _measured(o, metric)]
+    notes += [f"seed {o.seed}: {metric.title} is no number" for o, metric in told]
+    return Row(variant.name, variant.arms[scale].cells, found, dict(variant.paper), len(finished), tuple(notes))
+
+
+def _measured(outcome: Outcome, metric: Metric) -> bool:
+    """Whether there is such a number; that of a training that diverged is none."""
+    return math.isfinite(outcome.metrics.get(metric.key, math.nan))
 
 
 def _compare(variants: Sequence[Variant], metric: Metric, outcomes: Sequence[Outcome]) -> list[Comparison]:
@@ -136,9 +166,7 @@ def _compare(variants: Sequence[Variant], metric: Metric, outcomes: Sequence[Out
 def _by_seed(outcomes: Sequence[Outcome], variant: str, metric: Metric) -> dict[int, float]:
     """A trial that trains nothing is the same for every seed, so it is looked at once and stands for all."""
     found = {
-        o.seed: o.metrics[metric.key]
-        for o in outcomes
-        if o.variant == variant and o.state == "finished" and metric.key in o.metrics
+        o.seed: o.metrics[metric.key] for o in outcomes if o.variant == variant and o.state == "finished" and _measured(o, metric)
     }
     if len(found) == 1 and not any(o.history for o in outcomes if o.variant == variant):
         return dict.fromkeys({o.seed for o in outcomes}, next(iter(found.values())))

@@ -1,6 +1,7 @@
 """A trial and what became of it: one folder each, with ``outcome.json`` once it is decided.
 
 trials/NAME/            a model artifact in the making, its checkpoints and metrics.jsonl
+drawn/NAME.json         what a search has drawn for it
 trials/NAME/outcome.json   finished | stopped (by the scheduler) | failed (and why): such a trial is never run again,
                            a failed one only where it is asked for
 """
@@ -18,6 +19,7 @@ from biomedray.train.watch import METRICS, read_lines
 
 OUTCOME = "outcome.json"
 TRIALS = "trials"
+DRAWN = "drawn"
 
 State = Literal["finished", "stopped", "failed"]
 
@@ -38,6 +40,12 @@ class Trial:
     def folder(self, out: Path) -> Path:
         """Where it lies."""
         return out / TRIALS / self.name
+
+    def note(self, out: Path) -> None:
+        """Write down what was drawn, so that a search that is killed knows its open trials."""
+        if self.settings:
+            (out / DRAWN).mkdir(exist_ok=True)
+            write_atomic(out / DRAWN / f"{self.name}.json", json.dumps(self.settings))
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,11 @@ class Outcome:
         """Decide the trial."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / OUTCOME, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_drawn(out: Path) -> list[dict[str, Any]]:
+    """What was drawn so far, by the name of the trial."""
+    return [json.loads(path.read_text()) for path in sorted((out / DRAWN).glob("*.json"))]
 
 
 def read_outcome(folder: Path) -> Outcome | None:

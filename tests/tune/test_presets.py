@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from biomedray.errors import UserError
@@ -68,9 +70,20 @@ def test_what_an_ablation_needs_is_asked_for(name: str, option: str) -> None:
         Study(ablation(name), "small", (0,)).trials()
 
 
-def test_settings_of_the_user_win_but_for_the_seed() -> None:
-    study = Study(ablation("loss"), "small", (4,), extra=("train.epochs=3", "train.seed=9"))
+def test_settings_of_the_user_win() -> None:
+    study = Study(ablation("patch-dropout"), "small", (4,), extra=("train.epochs=3", "model.name=small_vit_m"))
     assert {(trial.config.train.epochs, trial.config.train.seed) for trial in study.trials()} == {(3, 4)}
+
+
+@pytest.mark.parametrize("name", list(ABLATIONS))
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_what_is_tried_and_the_seed_cannot_be_set_for_all(name: str, scale: Any) -> None:
+    found = ablation(name)
+    settings = {setting for variant in found.at(scale) for setting in variant.arms[scale].settings}
+    shared = {setting for setting in settings if all(setting in v.arms[scale].settings for v in found.at(scale))}
+    for setting in [*settings - shared, "train.seed=9"]:
+        with pytest.raises(UserError, match=r"ablation tries|--seeds"):
+            found.config(found.at(scale)[0], scale, 0, {"general": "x", "image_weights": "x"}, (setting,))
 
 
 def test_wrong_names_are_told() -> None:

@@ -15,6 +15,7 @@ from biomedray.errors import UserError, WorkError
 from biomedray.report import write_report
 from biomedray.tune import ablate, search, sweep
 from biomedray.tune.presets import ablation
+from biomedray.tune.quest import Quest
 from biomedray.tune.run import Options, Study, plan
 from biomedray.tune.trial import Outcome, Trial, read_outcome
 
@@ -42,9 +43,10 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], list[str]]:
                 ran.append(trial.name)
                 run(trial, trial.folder(shared.out))
 
-        def drawn(space: Any, make: Any, done: Any, number: int, shared: Any, *_: Any) -> None:
-            for n in range(number):
-                trial = make({"train.lr": 0.001 * (len(done) + n + 1)})
+        def drawn(quest: Quest, taken: Sequence[Any], _done: Any, shared: Any, *_: Any) -> None:
+            for n in range(len(taken), quest.most()):
+                trial = quest.trial({"train.lr": 0.001 * (n + 1)})
+                trial.note(shared.out)
                 ran.append(trial.name)
                 run(trial, trial.folder(shared.out))
 
@@ -166,6 +168,63 @@ def test_a_search_goes_on_to_its_number(toy: Path, tmp_path: Path, tuned: Any) -
     assert manifest.counts["trials"] == 5
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["details"]["best"]["train.lr"] > 0
     write_report([tmp_path / "out"], tmp_path / "page.html")
+
+
+def test_a_search_that_was_ended_says_so_and_goes_on_with_its_open_trial(toy: Path, tmp_path: Path, tuned: Any) -> None:
+    """Tune takes Ctrl-C for itself and returns as if all were done."""
+    space = ["train.lr=loguniform(1e-4, 1e-2)"]
+    tuned(lambda trial, folder: finished(trial, folder) if trial.settings["train.lr"] == 0.001 else None)
+    with pytest.raises(WorkError, match="2 trials are still open"):
+        search(toy, tmp_path / "out", "smoke", space, 3)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    ran = tuned(finished)
+    assert search(toy, tmp_path / "out", "smoke", space, 4).counts["finished"] == 4
+    values = [read_outcome(tmp_path / "out" / "trials" / name).settings["train.lr"] for name in ran]  # type: ignore[union-attr]
+    assert sorted(values[:2]) == [0.002, 0.003]
+    assert values[2:] == [0.004]
+
+
+@pytest.mark.parametrize("how", ["optuna", "random"])
+def test_failed_trials_of_a_search_are_tried_again_on_request(toy: Path, tmp_path: Path, tuned: Any, how: str) -> None:
+    def fails(trial: Trial, folder: Path) -> None:
+        Outcome(trial.name, trial.variant, trial.seed, "failed", "no memory", settings=trial.settings).write(folder)
+
+    space = ["train.lr=loguniform(1e-4, 1e-2)"]
+    first = tuned(fails)
+    with pytest.raises(WorkError, match="every trial failed"):
+        search(toy, tmp_path / "out", "smoke", space, 3, how)
+    again = tuned(finished)
+    manifest = search(toy, tmp_path / "out", "smoke", space, 3, how, Options(retry_failed=True))
+    assert sorted(again) == sorted(first)
+    assert manifest.counts["finished"] == 3
+
+
+def test_trials_that_cannot_run_stand_in_the_way_of_no_early_stops(toy: Path, tmp_path: Path, tuned: Any) -> None:
+    ran = tuned(finished)
+    space = ["train.batch_size=grid(4096, 16)"]  # the first is larger than the train split
+    search(toy, tmp_path / "out", "smoke", space, how="grid", options=Options(early_stop=True))
+    assert len(ran) == 2
+
+
+def test_one_process_works_in_a_folder_at_a_time(toy: Path, tmp_path: Path, tuned: Any) -> None:
+    def second(_trial: Trial, _folder: Path) -> None:
+        go(toy, tmp_path / "out")
+
+    tuned(second)
+    with pytest.raises(UserError, match="another process"):
+        go(toy, tmp_path / "out")
+    tuned(finished)
+    go(toy, tmp_path / "out")
+
+
+def test_a_page_that_was_never_written_is_all_that_is_left(toy: Path, tmp_path: Path, tuned: Any) -> None:
+    tuned(finished)
+    manifest = go(toy, tmp_path / "out")
+    again = go(toy, tmp_path / "out", options=Options(paged=True))
+    assert again.model_dump_json() == manifest.model_dump_json()
+    (tmp_path / "out" / "report.html").touch()
+    with pytest.raises(UserError, match="finished ablation"):
+        go(toy, tmp_path / "out", options=Options(paged=True))
 
 
 def test_a_plan_counts_work_and_says_what_stands_in_the_way(toy: Path) -> None:

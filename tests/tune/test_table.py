@@ -8,6 +8,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
 from biomedray.tune import formats
@@ -123,3 +124,36 @@ def test_trials_as_csv_name_state_and_spending() -> None:
         "10",
         "2.0",
     )  # one line a case
+
+
+def test_time_and_labelled_sets_stand_beside_the_papers_numbers() -> None:
+    found = [
+        outcome("px-224", 0, 0.1, train_seconds=10.0, val_zeroshot_pcam=0.7, val_zeroshot_tcga_til_auroc=0.6),
+        outcome("px-384", 0, 0.2, train_seconds=25.0, val_zeroshot_pcam=0.6, val_zeroshot_tcga_til_auroc=0.7),
+    ]
+    table = make_table(ablation("image-size"), "small", found, ["pcam", "tcga_til", "mine"])
+    header, rows = formats.grid(table)
+    ours = ("training time (x)", "zero-shot")
+    large = [cell for name, cell in zip(header, rows[1], strict=True) if name.startswith(ours)]
+    assert large == ["2.5", "60.00", "70.00", "-"]
+    assert rows[1].count("1.92") == rows[1].count("67.15") == rows[1].count("57.00") == 1
+    agreed = {c.metric: c.agrees for c in table.comparisons}
+    assert agreed["train_times"]
+    assert agreed["val_zeroshot_pcam"]
+    assert not agreed["val_zeroshot_tcga_til_auroc"]
+
+
+def test_a_number_that_is_none_is_left_out_and_said() -> None:
+    table = make_table(ablation("loss"), "small", [outcome("infonce", 0, float("nan")), outcome("infonce", 1, 0.2)])
+    assert table.rows[0].found["val_r1_i2t"] == Spread(0.2, None, None, 1)
+    assert "seed 0: img2txt R@1 (%) is no number" in table.rows[0].notes
+
+
+def test_words_of_a_reason_break_no_table() -> None:
+    reason = "[/tmp/x] a | b\nand more"
+    table = make_table(ablation("loss"), "small", [outcome("infonce", 0, 0.2, "failed", reason)])
+    header, rows = formats.grid(table)
+    assert len(formats.markdown(header, rows).splitlines()) == 2 + len(rows)
+    console = Console(file=io.StringIO(), width=300)
+    console.print(formats.rich_table("t", header, rows))
+    assert "[/tmp/x] a | b" in console.file.getvalue()  # type: ignore[attr-defined]
