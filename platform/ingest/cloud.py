@@ -17,7 +17,7 @@ from biomedray.ingest.figures import Inventory, read_figures
 from biomedray.ingest.images import ImageError, Media
 from biomedray.ingest.jats import ArticleTree, parse_articles
 from biomedray.ingest.packages import Package, Refused
-from biomedray.ingest.record import Record, read_record
+from biomedray.ingest.record import MAX_RECORD_BYTES, Record, read_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.sources import ArticleRef, cloud_version
@@ -25,7 +25,6 @@ from biomedray.ingest.staging import Staging, plain_md5
 from biomedray.ingest.store import Background, FetchError, Store, Trouble, open_store
 from biomedray.records import Reason, Stage
 
-_MAX_RECORD_BYTES = 16 * 2**20
 # Files that no decoder here reads: fetching a film to say so would cost more than all pictures.
 _NO_PICTURES = (
     *(".pdf", ".eps", ".ps", ".svg", ".svgz", ".emf", ".wmf", ".ppt", ".pptx", ".doc", ".docx", ".xls", ".xlsx", ".csv", ".txt"),
@@ -144,11 +143,11 @@ class _Reader:
         md5 = files.promised.get(f"{name}.json", "")
         try:
             try:
-                path = await files.store.fetch(f"metadata/{name}.json", self._staging, md5, _MAX_RECORD_BYTES)
+                path = await files.store.fetch(f"metadata/{name}.json", self._staging, md5, MAX_RECORD_BYTES)
             except FetchError as error:
                 if error.trouble is not Trouble.MISSING:
                     raise
-                path = await files.store.fetch(f"{name}/{name}.json", self._staging, md5, _MAX_RECORD_BYTES)
+                path = await files.store.fetch(f"{name}/{name}.json", self._staging, md5, MAX_RECORD_BYTES)
         except FetchError as error:
             raise _RefusedError(_RECORD_REASONS[error.trouble], _changed(error)) from None
         try:

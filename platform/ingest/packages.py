@@ -20,7 +20,7 @@ from biomedray.ingest.figures import Inventory
 from biomedray.ingest.images import RASTER_SUFFIXES, Media, is_raster_name
 from biomedray.ingest.jats import ArticleTree
 from biomedray.ingest.media import folder_media, forget_folders, media_elsewhere
-from biomedray.ingest.record import local_record
+from biomedray.ingest.record import MAX_RECORD_BYTES, local_record, read_record
 from biomedray.ingest.selection import refused_by_record
 from biomedray.ingest.settings import IngestConfig
 from biomedray.ingest.sources import XML_SUFFIXES, ArticleRef, choose_xml, cloud_version, printable, stem
@@ -166,9 +166,19 @@ class _Held:
         """The articles among the members, folder by folder, in sorted order."""
         folders: dict[str, list[str]] = {}
         for name in self.names:
-            if _is_xml(name):
+            if _is_xml(name) and not self._beside_article(name):
                 folders.setdefault(posixpath.dirname(name), []).append(name)
         return [name for folder in sorted(folders) for name in choose_xml(folders[folder])]
+
+    def _beside_article(self, name: str) -> bool:
+        """Whether it lies in or below a folder of the Cloud layout; there only the one named like the folder is an article."""
+        folder = posixpath.dirname(name)
+        while folder:
+            own = posixpath.basename(folder)
+            if cloud_version(own) and (article := f"{folder}/{own}.xml") != name and article in self.names:
+                return True
+            folder = posixpath.dirname(folder)
+        return False
 
     def drop(self, names: list[str]) -> None:
         for name in names:
@@ -233,10 +243,11 @@ def _members(path: Path, held: _Held, config: IngestConfig) -> Iterator[str]:
 
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, held: _Held, config: IngestConfig) -> None:
     held.note(name, held.names)
-    limit = config.max_xml_bytes if _is_xml(name) else config.max_image_bytes
+    record = _is_record(name)
+    limit = config.max_xml_bytes if _is_xml(name) else MAX_RECORD_BYTES if record else config.max_image_bytes
     if member.size > limit:
         held.large.add(name)
-    elif _is_xml(name) or name.lower().endswith(RASTER_SUFFIXES):
+    elif _is_xml(name) or record or name.lower().endswith(RASTER_SUFFIXES):
         file = tar.extractfile(member)
         held.files[name] = file.read() if file else b""
         held.size += len(held.files[name])
@@ -245,11 +256,15 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, held: _Held,
 def _flush_complete(ref: ArticleRef, held: _Held, current: str, config: IngestConfig) -> Iterator[Package | Refused]:
     """Hand out the articles of folders that the archive has left; XML without any media goes at once."""
     articles = held.xml()
-    media = any(not _is_xml(name) for name in held.files)
-    ready = [name for name in articles if not media or not _inside(current, posixpath.dirname(name))]
+    media = any(not (_is_xml(name) or _is_record(name)) for name in held.files)
+    at_once = not media and not cloud_version(posixpath.basename(current))  # there its record may come yet
+    ready = [name for name in articles if at_once or not _inside(current, posixpath.dirname(name))]
     yield from _flush(ref, held, ready, bulk=True, config=config)
     folders = {posixpath.dirname(name) for name in ready}
-    held.drop([name for name in held.names if any(_inside(name, folder) for folder in folders) and not _inside(current, name)])
+    early = {name for name in held.names if _is_record(name)} - {_record_name(name) for name in ready}
+    held.drop(
+        [name for name in held.names - early if any(_inside(name, folder) for folder in folders) and not _inside(current, name)]
+    )
     if held.size > config.max_buffer_bytes:
         raise TooLargeError(f"one article's files take more than {config.max_buffer_bytes} bytes")
 
@@ -261,17 +276,17 @@ def _inside(name: str, folder: str) -> bool:
 def _flush(ref: ArticleRef, held: _Held, articles: list[str], bulk: bool, config: IngestConfig) -> Iterator[Package | Refused]:
     media = _media_by_folder(held) if bulk else {}
     for name in articles:
+        folder = posixpath.dirname(name)
         uri = printable(f"{ref.uri}/{name}") if bulk else ref.uri
         if name in held.large:
             yield Refused(uri, Reason.XML_TOO_LARGE, f"{name}: more than {config.max_xml_bytes} bytes", Stage.ARTICLE)
-        elif bulk:
-            yield _bulk_package(held, name, uri, media[posixpath.dirname(name)])
         else:
-            yield _single_package(ref, held, name)
+            package = _bulk_package(held, name, uri, media[folder]) if bulk else _single_package(ref, held, name)
+            yield _with_record(package, held, name, config)
 
 
 def _single_package(ref: ArticleRef, held: _Held, name: str) -> Package:
-    pmcid, version = cloud_version(ref.name) or (None, None)
+    pmcid, version = cloud_version(ref.name) or cloud_version(stem(posixpath.basename(name))) or (None, None)
     return Package(
         uri=ref.uri,
         fallback_id=pmcid or ref.accession or ref.name,
@@ -289,13 +304,29 @@ def _bulk_package(held: _Held, name: str, uri: str, media: Media) -> Package:
     return Package(uri=uri, fallback_id=pmcid or own_name, xml=held.files[name], media=media, version=version)
 
 
+def _with_record(package: Package, held: _Held, name: str, config: IngestConfig) -> Package | Refused:
+    """The package with what the JSON record beside its XML says of it, or why it is not wanted."""
+    where = _record_name(name)
+    if where not in held.names:
+        return package
+    own = stem(posixpath.basename(name))
+    article = (Stage.ARTICLE, *(cloud_version(own) or (None, None)))
+    try:
+        record = read_record(held.files[where], own)
+    except (ValueError, KeyError) as error:  # KeyError: it was too large to be held
+        return Refused(package.uri, Reason.BAD_METADATA, f"{own}.json: {error}", *article)
+    if refusal := refused_by_record(record, own, config.select):
+        return Refused(package.uri, *refusal, *article)
+    return replace(package, license_code=record.license_code, pmid=record.pmid or package.pmid, doi=record.doi)
+
+
 def _media(held: _Held, names: Iterable[str], base: str) -> Media:
     return Media(frozenset(names), held.files.__getitem__, base, frozenset(held.unsafe), frozenset(held.large))
 
 
 def _media_by_folder(held: _Held) -> dict[str, Media]:
     """Every file belongs to the nearest folder above it that holds an XML, and so to that folder's articles."""
-    owned: dict[str, list[str]] = {posixpath.dirname(name): [] for name in held.names if _is_xml(name)}
+    owned: dict[str, list[str]] = {posixpath.dirname(name): [] for name in held.xml()}
     for name in held.names:
         folder = posixpath.dirname(name)
         while folder and folder not in owned:
@@ -307,3 +338,13 @@ def _media_by_folder(held: _Held) -> dict[str, Media]:
 
 def _is_xml(name: str) -> bool:
     return name.lower().endswith(XML_SUFFIXES)
+
+
+def _is_record(name: str) -> bool:
+    """Whether a member may be the JSON record of an article beside it; a mirror's ``metadata/`` has them all once more."""
+    folder, own = posixpath.split(name)
+    return own.endswith(".json") and cloud_version(own[:-5]) is not None and posixpath.basename(folder) != "metadata"
+
+
+def _record_name(xml: str) -> str:
+    return posixpath.join(posixpath.dirname(xml), f"{stem(posixpath.basename(xml))}.json")

@@ -10,6 +10,7 @@ from typing import Any
 
 from biomedray.ingest.staging import plain_md5
 
+MAX_RECORD_BYTES = 16 * 2**20
 FLAGS = ("is_retracted", "is_historical_ocr", "is_pmc_openaccess", "is_manuscript")
 
 

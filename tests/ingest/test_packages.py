@@ -41,6 +41,32 @@ def _link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfil
     return info, b""
 
 
+def _cloud_members(make: SimpleNamespace, name: str, record: bytes) -> dict[str, bytes]:
+    """An article of the Cloud layout with supplementary JATS beside and below it."""
+    pmcid = name.partition(".")[0]
+    return {
+        f"{name}/{name}.xml": make.article_xml(pmcid),
+        f"{name}/{name}.json": record,
+        f"{name}/f1.jpg": make.picture(),
+        f"{name}/a.xml": make.article_xml("PMC777"),
+        f"{name}/more/b.xml": make.article_xml("PMC778"),
+    }
+
+
+def test_the_cloud_layout_in_an_archive_is_read_as_on_disk(tmp_path: Path, make: SimpleNamespace) -> None:
+    retracted, free = b'{"is_retracted": true}', b'{"license_code": "CC BY-NC", "doi": "10.1/x"}'
+    one = make.write_tar(tmp_path / "x.tar.gz", _cloud_members(make, "PMC9.2", retracted))
+    assert _reasons(_rows(one)) == ["retracted"]
+    several = [("PMC9.2", retracted), ("PMC8.1", free), ("PMC7.1", b"[]")]
+    members = {key: data for name, record in several for key, data in _cloud_members(make, name, record).items()}
+    bulk = make.write_tar(tmp_path / "bulk.tar.gz", members)
+    for config in (IngestConfig(), IngestConfig(max_buffer_bytes=5000)):
+        rows = _rows(bulk, config)
+        assert sorted(_reasons(rows)) == ["bad_metadata", "retracted"]
+        [pair] = [row for article in rows for row in article.pairs]
+        assert (pair["pmcid"], pair["version"], pair["license_code"], pair["doi"]) == ("PMC8", 1, "CC BY-NC", "10.1/x")
+
+
 @pytest.mark.parametrize("name", ["../f1.jpg", "/f1.jpg", "PMC1/../../f1.jpg"])
 def test_a_figure_under_an_unsafe_name_is_rejected(tmp_path: Path, make: SimpleNamespace, name: str) -> None:
     members = [(tarfile.TarInfo("PMC1/a.nxml"), make.article_xml()), (tarfile.TarInfo(name), make.picture())]
