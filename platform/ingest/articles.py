@@ -13,9 +13,9 @@ from typing import Any
 from biomedray.errors import WorkError
 from biomedray.ingest.captions import count_tokens
 from biomedray.ingest.citances import Citance, find_citances
-from biomedray.ingest.figures import Inventory, Unit, read_figures
+from biomedray.ingest.figures import Figure, Inventory, Unit, read_figures
 from biomedray.ingest.images import FigureImage, ImageError, Media, format_rank, load
-from biomedray.ingest.jats import ArticleTree, XmlError, parse_articles
+from biomedray.ingest.jats import ArticleTree, XmlError, bound_text, parse_articles
 from biomedray.ingest.language import caption_language, is_short
 from biomedray.ingest.meta import ArticleMeta, read_meta
 from biomedray.ingest.packages import Package, Refused
@@ -26,6 +26,7 @@ from biomedray.ingest.split import assign_split, dup_cluster
 from biomedray.records import Reason, Split, Stage, license_group, make_pair_id
 from biomedray.where import Where
 
+_MARKUP_SIZE = 32
 _REAL_PMCID = re.compile(r"PMC\d+")
 
 
@@ -61,7 +62,7 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
     try:
         trees = parse_articles(item.xml) if item.trees is None else item.trees
     except Exception as error:  # noqa: BLE001  # see _surprise
-        yield refused_rows(_unreadable(item, error))
+        yield refused_rows(_unreadable(item, item.uri, error))
         return
     for number, tree in enumerate(trees):
         uri = item.uri if number == 0 else f"{item.uri}#{number + 1}"
@@ -71,13 +72,13 @@ def extract(item: Package | Refused, config: IngestConfig) -> Iterator[ArticleRo
         except WorkError:  # a store that went away while a picture was read says nothing of the article
             raise
         except Exception as error:  # noqa: BLE001  # see _surprise
-            yield refused_rows(_surprise(item, uri, error))
+            yield refused_rows(_unreadable(item, uri, error))
 
 
-def _unreadable(package: Package, error: Exception) -> Refused:
+def _unreadable(package: Package, uri: str, error: Exception) -> Refused:
     if isinstance(error, XmlError):
-        return Refused(package.uri, error.reason, str(error), Stage.ARTICLE, *_claimed(package))
-    return _surprise(package, package.uri, error)
+        return Refused(uri, error.reason, str(error), Stage.ARTICLE, *_claimed(package))
+    return _surprise(package, uri, error)
 
 
 def _surprise(package: Package, uri: str, error: Exception) -> Refused:
@@ -117,6 +118,7 @@ def _extract_tree(package: Package, tree: ArticleTree, inventory: Inventory, uri
     citances = find_citances(inventory)
     if config.engine == "pubmed_parser":
         inventory = replace_by_pubmed(package.xml, inventory)
+    bound_text(sum(figure.n_graphics * _text_size(figure, citances) for figure in inventory.figures))
     filters = parse_filters(config.filters)
     pairs: list[dict[str, Any]] = []
     rejects: list[dict[str, Any]] = []
@@ -136,6 +138,13 @@ def _extract_tree(package: Package, tree: ArticleTree, inventory: Inventory, uri
     ledger = _ledger_row(uri, article.pmcid, article.version, article.split, inventory, kept, lost, len(rejects) - lost)
     known = {"doi": article.meta.doi, "article_title": article.meta.title, "source_md5": article.md5}
     return ArticleRows(ledger | known | {"related_dois": list(article.meta.related_dois)}, pairs, rejects)
+
+
+def _text_size(figure: Figure, citances: dict[str, list[Citance]]) -> int:
+    """Characters that each pair of a figure holds; a place in a caption counts as some."""
+    cited = sum(len(citance.text) + len(citance.section or "") for citance in citances.get(figure.fig_id, ()))
+    caption = figure.caption
+    return cited + (len(caption.text) + len(caption.raw) + _MARKUP_SIZE * len(caption.markup) if caption else 0)
 
 
 def first_files(package: Package, tree: ArticleTree, inventory: Inventory, config: IngestConfig) -> Iterator[str]:

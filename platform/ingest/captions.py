@@ -52,26 +52,43 @@ class Caption:
     markup: tuple[Markup, ...] = ()
 
 
-def read_caption(figure: Element, holders: Holders) -> Caption | None:
+class CaptionText(NamedTuple):
+    """What ``<caption>`` elements side by side hold."""
+
+    text: str
+    raw: str
+    title: str | None
+    markup: tuple[Markup, ...]
+
+
+def read_caption(figure: Element, holders: Holders, known: dict[Element, CaptionText]) -> Caption | None:
     """The caption of a ``<fig>`` (or ``<fig-group>`` with graphics); None where no text at all belongs to it.
 
     Its own caption, else that of the group or figure around it, else its alternative text, else its label.
+    ``known`` keeps the captions of groups, each of which is read once for all its members.
     """
-    own = figure.findall("caption")
     around = groups_around(figure)
     groups = [group for group in around if group.tag == "fig-group"]
     for holder in (figure, *around):
-        captions = own if holder is figure else holder.findall("caption")
-        text, spans = clean_spans(captions, _MARKED, NOT_CAPTION) if captions else ("", [])
-        if text:
-            rights = read_rights([figure, *dict.fromkeys([*groups, *([] if holder is figure else [holder])])], text, holders)
-            flags = () if holder is figure else ("group_caption",)
-            return Caption(text, "".join(map(raw, captions)), _title(captions), *_columns(rights, flags), _markup(spans))
+        own = holder is figure
+        found = known.get(holder) or _caption_text(holder)
+        if not own:
+            known[holder] = found
+        if found.text:
+            rights = read_rights([figure, *dict.fromkeys([*groups, *([] if own else [holder])])], found.text, holders)
+            flags = () if own else ("group_caption",)
+            return Caption(found.text, found.raw, found.title, *_columns(rights, flags), found.markup)
     for flag, words in (("alt_text_caption", _alt_text(figure)), ("label_caption", read_label(figure))):
         if words:
             rights = read_rights([figure, *groups], words, holders)
-            return Caption(words, "".join(map(raw, own)), None, *_columns(rights, (flag,)))
+            return Caption(words, _caption_text(figure).raw, None, *_columns(rights, (flag,)))
     return None
+
+
+def _caption_text(holder: Element) -> CaptionText:
+    captions = holder.findall("caption")
+    text, spans = clean_spans(captions, _MARKED, NOT_CAPTION) if captions else ("", [])
+    return CaptionText(text, "".join(map(raw, captions)), _title(captions), _markup(spans))
 
 
 def _columns(rights: Rights, flags: tuple[str, ...]) -> tuple[str | None, tuple[str, ...], bool | None]:

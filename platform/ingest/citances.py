@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from biomedray.ingest.figures import Figure, Inventory, Survey
-from biomedray.ingest.jats import Element
+from biomedray.ingest.jats import Element, bound_text
 from biomedray.ingest.mentions import MAX_RANGE, Mention, find_mentions, label_key
 from biomedray.ingest.sentences import sentences
 from biomedray.ingest.text import NOT_TEXT, clean, clean_spans
@@ -40,6 +40,7 @@ class _Found:
     """Citances by figure, each sentence of a section once; section paths are made once."""
 
     citances: dict[str, list[Citance]]
+    size: int = 0
     seen: set[tuple[str, str | None, str]] = field(default_factory=set)
     titles: dict[Element, str] = field(default_factory=dict)
     paths: dict[Element, str | None] = field(default_factory=dict)
@@ -48,6 +49,8 @@ class _Found:
         key = (fig_id, citance.section, citance.text)
         if citance.start < citance.end and key not in self.seen:
             self.seen.add(key)
+            self.size += len(citance.text)
+            bound_text(self.size)
             self.citances[fig_id].append(citance)
 
     def section(self, paragraph: Element) -> str | None:
@@ -72,6 +75,9 @@ def find_citances(inventory: Inventory) -> dict[str, list[Citance]]:
     its members; in a sub-article an id or a number means its own figure before the article's. Captions, tables and
     references are not asked. A figure that no cross-reference in the article cites gets the sentences that name it
     by its label ("Figure 3").
+
+    Raises:
+        XmlError: they are too much text, as when hundreds of figures are cited in one sentence of a book's length.
     """
     found = _Found({figure.fig_id: [] for figure in inventory.figures})
     if not inventory.figures:
@@ -204,17 +210,19 @@ def _add_mentions(index: _Index, found: _Found) -> None:
         return
     for paragraph in index.survey.article.iter("p"):
         scope = next(index.survey.scopes(paragraph))
-        for text, mention in _mentions(paragraph, {kind for s, kind, _ in wanted if s == scope}):
-            low, high = _sentence(sentences(text), mention.start, len(text))
+        for text, bounds, mention in _mentions(paragraph, {kind for s, kind, _ in wanted if s == scope}):
+            low, high = _sentence(bounds, mention.start, len(text))
             for number in mention.numbers:
                 if fig_id := wanted.get((scope, mention.kind, number)):
                     citance = Citance(found.section(paragraph), text[low:high], mention.start - low, min(mention.end, high) - low)
                     found.add(fig_id, citance)
 
 
-def _mentions(paragraph: Element, kinds: set[str]) -> Iterator[tuple[str, Mention]]:
+def _mentions(paragraph: Element, kinds: set[str]) -> Iterator[tuple[str, list[tuple[int, int]], Mention]]:
     spoken = "".join(paragraph.itertext()).lower() if kinds else ""
     if any(kind in spoken for kind in kinds) and _paragraph_of(paragraph) is not None:
         text = clean(paragraph, _DROP | {"p"})
+        bounds: list[tuple[int, int]] = []
         for mention in find_mentions(text, kinds):
-            yield text, mention
+            bounds = bounds or sentences(text)
+            yield text, bounds, mention

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from biomedray.ingest.captions import Caption, language, read_caption, read_label
+from biomedray.ingest.captions import Caption, CaptionText, language, read_caption, read_label
 from biomedray.ingest.images import is_raster_name
 from biomedray.ingest.jats import XML_LANG, ByTag, Element, elements_by_tag, href
 from biomedray.ingest.rights import Holders
@@ -213,12 +213,14 @@ class _Around:
     ids: dict[Element, tuple[str, tuple[str, ...]]]
     holders: Holders
     survey: Survey
+    captions: dict[Element, CaptionText] = field(default_factory=dict)
+    """Of groups."""
 
 
 def _figure(element: Element, article: _Around, n_graphics: int) -> Figure:
     fig_id, flags = article.ids[element]
     parent = _nearest(element, _FIGURE)
-    caption = read_caption(element, article.holders)
+    caption = read_caption(element, article.holders, article.captions)
     return Figure(
         fig_id=fig_id,
         xml_id=element.get("id"),

@@ -74,6 +74,8 @@ class Holders:
 
     def __init__(self, article: Element) -> None:
         self._article = article
+        self._lines: dict[Element, dict[str, bool]] = {}
+        self._claims: dict[str, dict[str, bool]] = {}
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -88,6 +90,20 @@ class Holders:
         name = _name(words)
         return bool(_AUTHORS.search(words)) or any(name and (name in own or own in name) for own in self.names)
 
+    def lines(self, figure: Element) -> dict[str, bool]:
+        """What a figure's (or group's) own elements say of its rights, and whether by that it is somebody else's."""
+        if figure not in self._lines:
+            found = figure.iter("permissions", "attrib")
+            own = (e for e in found if next(e.iterancestors("fig", "fig-group"), None) is figure)
+            self._lines[figure] = {line: _theirs(element, line, self) for element in own if (line := _line(element))}
+        return self._lines[figure]
+
+    def claims(self, caption: str) -> dict[str, bool]:
+        """The same of a caption's sentences; a group's caption is that of all its members."""
+        if caption not in self._claims:
+            self._claims[caption] = {sentence: _claims(sentence, self) for sentence in _sentences(caption)}
+        return self._claims[caption]
+
 
 def read_rights(holders_of_rights: Sequence[Element], caption: str, article: Holders) -> Rights:
     """Rights of a figure from its own elements (and its group's), and from sentences of its caption.
@@ -99,11 +115,9 @@ def read_rights(holders_of_rights: Sequence[Element], caption: str, article: Hol
     """
     lines: dict[str, bool] = {}
     for figure in holders_of_rights:
-        for element in figure.iter("permissions", "attrib"):
-            if next(element.iterancestors("fig", "fig-group"), None) is figure and (line := _line(element)):
-                lines[line] = _theirs(element, line, article)
-    for sentence in _sentences(caption):
-        lines.setdefault(sentence, _claims(sentence, article))
+        lines |= article.lines(figure)
+    for sentence, claim in article.claims(caption).items():
+        lines.setdefault(sentence, claim)
     if not lines:
         return Rights(None, None)
     return Rights(collapse(" ".join(lines)), any(lines.values()))

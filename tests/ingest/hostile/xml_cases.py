@@ -112,6 +112,14 @@ def _bulk() -> Iterator[tuple[str, Xml, str]]:
     lists = f"<p>See <xref ref-type='fig' rid='{' '.join(f'F{i}' for i in range(1, 1_001))}'>all</xref>.</p>" * 500
     yield "ranges-times-figures", lambda: _article(figures.replace('"x"', '"f1.jpg"', 1) + ranges), "any"
     yield "lists-times-figures", lambda: _article(figures.replace('"x"', '"f1.jpg"', 1) + lists), "any"
+    cited = "".join(f"<xref rid='F{i}'>x</xref> " for i in range(1, 1_001))
+    yield "sentence-times-figures", lambda: _article(figures + f"<p>{'Word ' * 100_000}{cited}</p>"), "reject"
+    members = '<fig><graphic xlink:href="f1.jpg"/></fig>' * 5_000
+    group = f"<fig-group><caption><p>{'word ' * 60_000}</p></caption>{members}</fig-group>"
+    yield "group-caption-times-members", lambda: _article(group), "reject"
+    spans = f"<fig-group><caption><p>{'<i>w</i><bold>w</bold>' * 50_000}</p></caption>{members}</fig-group>"
+    yield "markup-times-members", lambda: _article(spans), "reject"
+    yield "mentions-times-figures", lambda: _article(f"{figures}<p>{'Fig. 7. ' * 50_000}</p>"), "any"
     yield "long-id", lambda: _article(_figure(fig_id="F" * 1_000_000)), "any"
     yield "open-comments", lambda: _article("&x;" + "<!--" * 100_000), "reject"
     yield "open-cdata", lambda: _article("&x;" + "<![CDATA[" * 100_000), "reject"
