@@ -17,8 +17,9 @@ _TRIES = 20
 class Distinct(OptunaSearch):
     """Asks Optuna again when it draws what was drawn before, and after some tries takes a draw at random."""
 
-    def __init__(self, quest: Quest, taken: Sequence[Mapping[str, Any]], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, quest: Quest, taken: Sequence[Mapping[str, Any]], space: Mapping[str, Any], **options: Any) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        super().__init__(space=OptunaSearch.convert_search_space(dict(space)), **options)
         self._quest = quest
         self._taken = {fingerprint(dict(drawn)) for drawn in taken}
 

@@ -8,10 +8,13 @@ What is decided lies in the trials' folders and not in Tune's own notes, so a sw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -144,12 +147,26 @@ def _fit(space: dict[str, Any], config: Any, shared: Shared, make: Callable[[dic
         run_config=tune.RunConfig(name="driver", storage_path=str(notes), callbacks=[desk], verbose=0),
     )
     try:
-        tuner.fit()
+        with _terms_as_interrupts():
+            tuner.fit()
     except tune.TuneError as error:
         raise WorkError(f"the sweep failed: {_first_line(error)}; start the same command again to go on") from error
     finally:
         desk.close()
         shutil.rmtree(notes, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _terms_as_interrupts() -> Iterator[None]:
+    """Tune ends its trials on Ctrl-C and returns; of SIGTERM, which job schedulers send, it knows nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _drive(drawn: dict[str, Any], shared: Shared, make: Callable[[dict[str, Any]], Trial]) -> None:
