@@ -3,7 +3,8 @@
     bytes -> decode (scaled) -> reduced uint8, short side R to 2R -> random crop -> [3, S, S] uint8 -> normalise (in the step)
 
 The reduced copy always stands between, so that keeping it in memory changes nothing but the speed.
-Evaluation does not use this: it goes through open_clip's own transform (``Encoder.preprocess``).
+Evaluation does not use this: it goes through open_clip's own transform (``Encoder.preprocess``), but for strips so long that
+this would enlarge them beyond reason (``bounded``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Box = tuple[float, float, float, float]
 
 # A panorama keeps at most this many times its short side, or one strip could fill the memory.
 _MAX_ASPECT = 8
+# No figure is longer than this; up to here open_clip's own transform is cheap, and what it does is not touched.
+_STRIP_ASPECT = 32
 _ATTEMPTS = 10
 BICUBIC_SUPPORT = 2.0
 """Reach of the bicubic filter, in pixels of whichever side is coarser."""
@@ -111,6 +114,35 @@ def squared(region: Region, size: int) -> Pixels:
     image = Image.fromarray(region.pixels)
     image = image.resize((size, image.height), Image.Resampling.BICUBIC, box=(left, 0, right, image.height))
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=(0, top, size, bottom)), dtype=np.uint8)
+
+
+def bounded(image: Image.Image, size: int, mode: str, resample: Image.Resampling) -> Image.Image:
+    """The picture itself, or of a long strip what open_clip's transform to ``size`` pixels can go on with at a bounded cost.
+
+    ``mode`` is open_clip's resize_mode: shortest enlarges a strip of 1 x 60,000 pixels to ``size`` x 60,000 ``size`` to keep
+    its middle, longest makes a side of no pixel.
+    """
+    short, long = sorted(image.size)
+    if long <= _STRIP_ASPECT * short:
+        return image
+    if mode == "shortest":
+        return _middle(image, size, resample)
+    if mode == "longest" and round(size * short / long) == 0:
+        return image.resize((1, size) if image.height == long else (size, 1), resample)
+    return image
+
+
+def _middle(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    """What is left where the short side becomes ``size`` pixels and the middle is cut out; only that part is computed."""
+    axis = 0 if image.width > image.height else 1
+    short, long = sorted(image.size)
+    whole = int(size * long / short)  # as torchvision's Resize, then its CenterCrop
+    start, step = round((whole - size) / 2), long / whole
+    first, last = _reach(start * step, (start + size) * step, long, size)
+    part, box = [0, 0, *image.size], [0.0, 0.0, *image.size]
+    part[axis], part[axis + 2] = first, last
+    box[axis], box[axis + 2] = start * step - first, (start + size) * step - first
+    return image.crop((part[0], part[1], part[2], part[3])).resize((size, size), resample, (box[0], box[1], box[2], box[3]))
 
 
 def crop_box(width: int, height: int, crop: Crop, random: np.random.Generator) -> Box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from time import process_time
 
 import numpy as np
 import open_clip
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from biomedray import pixels
 from biomedray.model import load
@@ -118,6 +120,29 @@ def test_uint8_pixels_are_the_same_to_the_bit(encoder, images, resize_mode):
     assert small.shape == (len(images), front.image_size, front.image_size, 3)
     assert small.nbytes * 4 == wanted.nbytes
     assert torch.equal(front.normalise(small), wanted)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(30, 960), (30, 1500), (1500, 31), (4, 777), (900, 5), (1, 300)])
+def test_strips_come_out_as_open_clip_has_them(encoder, size, resize_mode):
+    front = Front(replace(encoder_opened(encoder), config={"preprocess_cfg": {"resize_mode": resize_mode}}))
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    if resize_mode == "longest" and 160 * min(size) < max(size):  # open_clip fails: a side of no pixel
+        assert front.preprocess_uint8(image).shape == (80, 80, 3)
+        return
+    wanted = np.asarray(front._squared(Image.fromarray(image)), np.int16)
+    assert np.abs(front.preprocess_uint8(image) - wanted).max() <= (1 if max(size) > 32 * min(size) else 0)
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("size", [(1, 40_000_000), (3_000_000, 1)])
+def test_long_strips_cost_no_more_than_their_pixels(encoder, size, resize_mode):
+    front = Front(replace(encoder_opened(encoder), config={"preprocess_cfg": {"resize_mode": resize_mode}}))
+    strip = np.full(size, 90, np.uint8)
+    started = process_time()
+    found = front.preprocess_uint8(strip)
+    assert process_time() - started < 5  # without a bound: minutes, gigabytes, OverflowError
+    assert 89 <= found.max() <= 90
 
 
 def encoder_opened(encoder):

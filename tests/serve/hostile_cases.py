@@ -187,6 +187,8 @@ class _Maker:
         for number, body in enumerate(searches):
             request = self.request("/v1/search", json.dumps(body).encode(), JSON)
             yield Case(f"search {number}", (request,), may_pass=body in ODD_BUT_GOOD)
+        grown = {**GOOD["/v1/classify"], "labels": ["x" * 8000] * 8, "templates": ["{}" * 4000]}
+        yield Case("prompts that grow", (self.request("/v1/classify", json.dumps(grown).encode(), JSON),))
         for number, item in enumerate(VALUES):
             body = json.dumps({"input": [{"type": "image", "image": item}]}).encode()
             yield Case(f"image value {number}", (self.request("/v1/embeddings", body, JSON),))
@@ -228,6 +230,8 @@ class _Maker:
         }
         for name, data in odd.items():
             yield self._image(name, data)
+        for size in ((60_000, 1), (1, 3_000_000)):  # a few kB; enlarged to the model's side they would be gigabytes
+            yield self._image(f"strip of {size}", png_of(*size, bytes((3 * size[0] + 1) * size[1])), may_pass=True)
 
     def _image(self, name: str, data: bytes, may_pass: bool = False) -> Case:
         way = self._rng.randrange(3)
