@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 from biomedray.ingest.figures import Figure, Inventory, Survey
 from biomedray.ingest.jats import Element, bound_text
-from biomedray.ingest.mentions import MAX_RANGE, Mention, find_mentions, label_key
+from biomedray.ingest.mentions import MAX_RANGE, RANGE, Mention, find_mentions, label_key, listed_numbers
 from biomedray.ingest.sentences import sentences
 from biomedray.ingest.text import NOT_TEXT, clean, clean_spans
 
 _OUTSIDE = frozenset(
     ["fig", "fig-group", "table-wrap", "caption", "front", "front-stub", "ref-list", "supplementary-material", "media"]
 )
-_RANGE_WORD = re.compile(r"\s*(?:[-\u2010-\u2015\u2212]|to|through|until)\s*")
-_RANGE_WORD_SIZE = 12
-_RANGE = re.compile(r"(\d+)\s*(?:[-\u2010-\u2015\u2212]|to)\s*(\d+)")
+# Between two cross-references that are the ends of a range: "1" A) to ( "3".
+_RANGE_WORD = re.compile(rf"(?:\s?\(?[A-Za-z](?:\s?[-\u2013,&]\s?[A-Za-z])*(?![A-Za-z]))?\)?\s*{RANGE}\s*\(?\s*")
+_RANGE_WORD_SIZE = 16
+_SEVERAL = re.compile(r"\d\D+\d")
 _DIGITS = re.compile(r"\d+")
 _DROP = NOT_TEXT | {"boxed-text"}
 _SECTIONS = ("sec", "app", "abstract")
@@ -116,9 +117,16 @@ class _Index:
         if self._several_parts and len(figures) > 1:
             figures = self._nearest(figures, xref)
         ids = [figure.fig_id for figure in figures]
-        if ids[0] in self.number and (match := _RANGE.search("".join(xref.itertext()) if len(xref) else xref.text or "")):
-            ids += self.span(self.number[ids[0]][:2], int(match[1]), int(match[2]))
+        text = "".join(xref.itertext()) if len(xref) else xref.text or ""
+        if ids[0] in self.number and _SEVERAL.search(text):
+            ids += self._listed(self.number[ids[0]], text)
         return list(dict.fromkeys(ids)) if len(ids) > 1 else ids
+
+    def _listed(self, named: tuple[int, str, int], text: str) -> list[str]:
+        """Figures of the same kind as the one named, by the numbers beside its own."""
+        numbers = listed_numbers(text)
+        kind = named[:2]
+        return [fig_id for n in numbers if named[2] in numbers and (fig_id := self.by_number.get((*kind, n)))]
 
     def _nearest(self, figures: list[Figure], xref: Element) -> list[Figure]:
         """Where a sub-article uses the ids of its article again, those of the innermost part around the reference."""

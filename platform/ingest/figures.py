@@ -113,6 +113,7 @@ def read_figures(article: Element, found: ByTag | None = None) -> Inventory:
             owned.setdefault(owner, []).append(graphic)
         else:
             others.append((graphic, owner, reject))
+    others += _symbols(owned)
     drawn = _drawn_formulas(others, owned)
     for graphic, owner, reject in others:
         if graphic in drawn:
@@ -133,6 +134,17 @@ def read_figures(article: Element, found: ByTag | None = None) -> Inventory:
             units.append(Unit(figure, None, reject=Reason.NO_GRAPHIC, detail=_media_detail(element)))
     n_figures = len(survey.by_tag["fig"])
     return Inventory(tuple(units), tuple(figures), n_figures, len(graphics), n_figures - len(with_graphic), survey)
+
+
+def _symbols(owned: dict[Element, list[Element]]) -> list[_Other]:
+    """Graphics inside the caption of a figure whose picture stands outside: signs among the words. They are taken out."""
+    found: list[_Other] = []
+    for figure, graphics in owned.items():
+        pictures = [graphic for graphic in graphics if not _in_caption(graphic, figure)] if len(graphics) > 1 else graphics
+        if pictures and len(pictures) < len(graphics):
+            found += [(graphic, figure, Reason.NOT_IN_FIGURE) for graphic in graphics if graphic not in pictures]
+            owned[figure] = pictures
+    return found
 
 
 def _drawn_formulas(others: list[_Other], owned: dict[Element, list[Element]]) -> set[Element]:
@@ -175,8 +187,12 @@ def _is_image(media: Element) -> bool:
     return is_raster_name(name) or (media.get("mimetype") == "image" and "." not in name)
 
 
-def _in_caption(element: Element) -> bool:
-    return any(above.tag == "caption" for above in element.iterancestors())
+def _in_caption(element: Element, figure: Element | None = None) -> bool:
+    """Whether it stands in a caption; ``figure``: in that figure's own."""
+    for above in element.iterancestors():
+        if above is figure or above.tag == "caption":
+            return above is not figure
+    return False
 
 
 def _media_detail(figure: Element) -> str | None:
@@ -185,22 +201,34 @@ def _media_detail(figure: Element) -> str | None:
 
 
 def _pictures(graphics: list[Element]) -> list[list[Element]]:
-    """Graphics grouped by picture: those of one ``<alternatives>``, and versions in several languages, show the same."""
+    """Graphics grouped by picture: those of one ``<alternatives>``, and versions in several languages, show the same.
+
+    So do a graphic and the thumbnail after it, and two of one name.
+    """
+    if len(graphics) < 2:
+        return [[graphic] for graphic in graphics]
     groups: dict[object, list[Element]] = {}
     languages = {graphic.get(XML_LANG) for graphic in graphics} - {None}
-    versions = len(languages) == len(graphics) > 1
+    versions = len(languages) == len(graphics)
+    last: object = None
     for graphic in graphics:
-        parent = graphic.getparent()
+        parent, name = graphic.getparent(), href(graphic)
         alternatives = versions or (parent is not None and parent.tag == "alternatives")
-        groups.setdefault(parent if alternatives else graphic, []).append(graphic)
+        key = parent if alternatives else name or graphic
+        last = last if last is not None and not alternatives and _is_thumbnail(graphic) else key
+        groups.setdefault(last, []).append(graphic)
     return list(groups.values())
+
+
+def _is_thumbnail(graphic: Element) -> bool:
+    return any("thumb" in (graphic.get(key) or "").lower() for key in ("content-type", "specific-use"))
 
 
 def _unit(figure: Figure, graphic: Element, index: int) -> Unit:
     name = href(graphic)
-    thumbnail = any("thumb" in (graphic.get(key) or "").lower() for key in ("content-type", "specific-use"))
     spoken = (graphic.get(XML_LANG) or "").lower()[:2]
-    unit = Unit(figure, name, index, thumbnail, foreign=bool(spoken and figure.lang and not figure.lang.startswith(spoken)))
+    foreign = bool(spoken and figure.lang and not figure.lang.startswith(spoken))
+    unit = Unit(figure, name, index, _is_thumbnail(graphic), foreign)
     if name is None:
         return replace(unit, reject=Reason.NO_HREF)
     return unit if figure.caption is not None else replace(unit, reject=Reason.NO_CAPTION)

@@ -11,8 +11,13 @@ MAX_RANGE = 40
 
 _LABEL = re.compile(r"^(.*?)(\d+)[a-z]?\.?$", re.IGNORECASE | re.DOTALL)
 _PANELS = r"(?:\s?\(?[A-Za-z](?![A-Za-z])(?:\s?[-\u2013,&]\s?[A-Za-z](?![A-Za-z]))*\)?)?"
-_DASH = r"\s?(?:[-\u2010-\u2015\u2212]|to)\s?"
+RANGE = r"(?:[-\u2010-\u2015\u2212]|to|through|until)"
+_DASH = rf"\s?{RANGE}\s?"
 _ONE = rf"\d{{1,3}}(?![\d.]\d){_PANELS}"
+_ITEM = rf"{_ONE}(?:{_DASH}{_ONE})?"
+_MORE = rf"(?:\s?(?:,|;|&|,? and)\s?{_ITEM})*"
+_LIST = re.compile(rf"\W*(?:fig(?:ure)?s?\.?\s?)?({_ITEM}{_MORE})\W*", re.IGNORECASE)
+_ONE_RANGE = re.compile(rf"{_ONE}{_DASH}{_ONE}", re.IGNORECASE)
 _NUMBER_OR_DASH = re.compile(rf"(\d{{1,3}})|({_DASH})(?=\d)")
 # Of another paper, of a supplement, or of a file: not this article's own figure.
 _NOT_OURS_BEFORE = re.compile(
@@ -55,8 +60,15 @@ def find_mentions(text: str, kinds: set[str]) -> Iterator[Mention]:
 def _pattern(kinds: tuple[str, ...]) -> re.Pattern[str]:
     words = [r"fig(?:ure)?(?P<many>s)?\.?" if kind == "fig" else re.escape(kind) for kind in kinds if kind]
     kind = "|".join(words) or r"(?!)"
-    more = rf"(?:{_DASH}{_ONE})?" + (rf"(?(many)(?:\s?(?:,|;|&|,? and)\s?{_ONE}(?:{_DASH}{_ONE})?)*)" if "fig" in kinds else "")
-    return re.compile(rf"(?<![\w-])(?P<kind>{kind})\s?(?P<numbers>{_ONE}{more})(?!\w)", re.IGNORECASE)
+    more = rf"(?(many){_MORE})" if "fig" in kinds else ""
+    return re.compile(rf"(?<![\w-])(?P<kind>{kind})\s?(?P<numbers>{_ITEM}{more})(?!\w)", re.IGNORECASE)
+
+
+def listed_numbers(text: str) -> tuple[int, ...]:
+    """Figures that the text of a cross-reference names: all where it is one list ("Figs. 1A-3B, 5"), else those in ranges."""
+    if match := _LIST.fullmatch(text):
+        return _numbers(match[1])
+    return tuple(number for match in _ONE_RANGE.finditer(text) for number in _numbers(match[0]))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from biomedray.ingest.jats import Element
+from biomedray.ingest.jats import Element, href
+from biomedray.ingest.meta import license_code
 from biomedray.ingest.sentences import ends_in_abbreviation
 from biomedray.ingest.text import clean, collapse
 
@@ -130,6 +131,9 @@ def _line(element: Element) -> str:
     parts: list[str] = []
     for child in element:
         part = clean(child, frozenset())
+        link = href(child) if child.tag == "license" else None
+        if link and link not in part and (not part or license_code(link) != license_code(part)):
+            part = f"{part} {link}".strip()
         if not any(part in other for other in parts):
             parts.append(part)
     return " ".join(parts)

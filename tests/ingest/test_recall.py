@@ -120,7 +120,7 @@ def test_no_caption_character_is_lost_but_by_a_named_rule(recall: ModuleType, fi
     [figure] = read_figures(article).figures
     tally = recall.Tally()
     text, raw = (figure.caption.text, figure.caption.raw) if figure.caption else ("", "")
-    if figure.caption and figure.caption.flags:  # all that the caption holds is left out, so that other words stand in
+    if figure.caption is None or figure.caption.flags:  # all that the caption holds is left out: others' words, or none, stand in
         text = raw = "".join(fig.find("caption").itertext())
     recall.measure_figure(fig, text, raw, tally, "")
     if unicodedata.is_normalized("NFC", raw):  # else a letter may compose with one in what is left out
