@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,10 +161,11 @@ def run_quest(pairs: Path | str, out: Path, quest: Quest, options: Options, told
         start = _started(pairs, out, options, told, quest.most() if trials is None else len(trials))
         known = trials if trials is not None else [quest.trial(drawn) for drawn in read_drawn(out)]
         start.run([base, *[trial.config for trial in known]], known)
-        if trials is None and len(known) < quest.most():
-            start.draw(quest, known)
-            known = [quest.trial(drawn) for drawn in read_drawn(out)]
         outcomes = _outcomes(known, out)
+        if trials is None and len(known) < quest.most():
+            start.draw(quest, known, outcomes)
+            known = [quest.trial(drawn) for drawn in read_drawn(out)]
+            outcomes = _outcomes(known, out)
         if trials is None and len(known) < quest.most():
             raise WorkError(f"{quest.most() - len(known)} trials were not begun; start the same command again to go on")
         return _write_quest(out, quest, source, claim, outcomes)
@@ -186,12 +188,11 @@ class _Started:
         if left := _open(trials, self.shared.out, self.options, self.told):
             sweep.run_grid(left, self.shared, self.side_by_side, self._stopping(configs), self.told)
 
-    def draw(self, quest: Quest, known: Sequence[Trial]) -> None:
+    def draw(self, quest: Quest, known: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
         """Draw and run what is missing, after what the known trials have shown."""
         from biomedray.tune import sweep
 
-        outcomes = [read_outcome(trial.folder(self.shared.out)) for trial in known]
-        done = [(outcome.settings, _score(outcome)) for outcome in outcomes if outcome is not None and outcome.metrics]
+        done = [(outcome.settings, _score(outcome)) for outcome in outcomes if outcome.metrics]
         stopping = self._stopping([quest.start()])
         sweep.run_search(quest, [trial.settings for trial in known], done, self.shared, self.side_by_side, stopping, self.told)
 
@@ -279,8 +280,9 @@ def _outcomes(trials: Sequence[Trial], out: Path) -> list[Outcome]:
 
 
 def _score(outcome: Outcome) -> float:
-    recalls = [outcome.metrics[name] for name in ("val_r1_i2t", "val_r1_t2i") if name in outcome.metrics]
-    return sum(recalls) / len(recalls) if recalls else 0.0
+    recalls = [outcome.metrics.get(name, math.nan) for name in ("val_r1_i2t", "val_r1_t2i")]
+    measured = [recall for recall in recalls if math.isfinite(recall)]
+    return sum(measured) / len(measured) if measured else 0.0
 
 
 def _write_study(out: Path, study: Study, source: Source, claim: dict[str, Any], outcomes: list[Outcome]) -> Manifest:
