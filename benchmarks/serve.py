@@ -308,8 +308,11 @@ def single(folder: str, seconds: str) -> dict[str, Any]:
 
 def _encoder(folder: str) -> Any:
     from biomedray.model.encoder import Encoder
+    from biomedray.model.malloc import keep_freed
 
-    return Encoder.load(str(Path(folder) / "large"), precision="auto")
+    encoder = Encoder.load(str(Path(folder) / "large"), precision="auto")
+    keep_freed()  # as the service has it
+    return encoder
 
 
 def _text_batches(folder: str) -> Iterator[list[str]]:
