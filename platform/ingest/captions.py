@@ -40,7 +40,7 @@ class Markup(NamedTuple):
 class Caption:
     """A figure's text: ``text`` clean, ``raw`` all characters of the caption elements in order.
 
-    Flags say that it is not the figure's own caption: group_caption, alt_text_caption, label_caption.
+    Flags say that it is not the figure's own caption: group_caption, paragraph_caption, alt_text_caption, label_caption.
     """
 
     text: str
@@ -64,8 +64,8 @@ class CaptionText(NamedTuple):
 def read_caption(figure: Element, holders: Holders, known: dict[Element, CaptionText]) -> Caption | None:
     """The caption of a ``<fig>`` (or ``<fig-group>`` with graphics); None where no text at all belongs to it.
 
-    Its own caption, else that of the group or figure around it, else its alternative text, else its label.
-    ``known`` keeps the captions of groups, each of which is read once for all its members.
+    Its own caption, else that of the group or figure around it, else paragraphs that stand in it without ``<caption>``,
+    else its alternative text, else its label. ``known`` keeps the captions of groups, read once for all their members.
     """
     around = groups_around(figure)
     groups = [group for group in around if group.tag == "fig-group"]
@@ -78,6 +78,10 @@ def read_caption(figure: Element, holders: Holders, known: dict[Element, Caption
             rights = read_rights([figure, *dict.fromkeys([*groups, *([] if own else [holder])])], found.text, holders)
             flags = () if own else ("group_caption",)
             return Caption(found.text, found.raw, found.title, *_columns(rights, flags), found.markup)
+    found = _text_of(figure.findall("p"))
+    if found.text:
+        rights = read_rights([figure, *groups], found.text, holders)
+        return Caption(found.text, found.raw, None, *_columns(rights, ("paragraph_caption",)), found.markup)
     for flag, words in (("alt_text_caption", _alt_text(figure)), ("label_caption", read_label(figure))):
         if words:
             rights = read_rights([figure, *groups], words, holders)
@@ -86,7 +90,10 @@ def read_caption(figure: Element, holders: Holders, known: dict[Element, Caption
 
 
 def _caption_text(holder: Element) -> CaptionText:
-    captions = holder.findall("caption")
+    return _text_of(holder.findall("caption"))
+
+
+def _text_of(captions: list[Element]) -> CaptionText:
     text, spans = clean_spans(captions, _MARKED, NOT_CAPTION) if captions else ("", [])
     return CaptionText(text, "".join(map(raw, captions)), _title(captions), _markup(spans))
 

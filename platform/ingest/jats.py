@@ -27,12 +27,13 @@ XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
 XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 _FOREIGN_ENTITY = re.compile(rb"&(?!amp;|lt;|gt;|quot;|apos;|#)")
-_ENTITY = re.compile(rb"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
+_VERBATIM = rb"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)"
+_ENTITY = re.compile(_VERBATIM + rb"|&([A-Za-z][A-Za-z0-9.]*);", re.DOTALL)
 _XML_ENTITIES = {b"amp", b"lt", b"gt", b"quot", b"apos"}
 _NUMERIC = {b"amp": b"&#38;", b"lt": b"&#60;", b"gt": b"&#62;", b"quot": b"&#34;", b"apos": b"&#39;"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
-_REFERENCE = re.compile(rb"&#(?:[xX]([0-9A-Fa-f]+)|([0-9]+));")
-_STRAY = re.compile(rb"&(?![#A-Za-z])|<(?=[\s\d=<])")
+_REFERENCE = re.compile(_VERBATIM + rb"|&#(?:[xX]([0-9A-Fa-f]+)|([0-9]+));", re.DOTALL)
+_STRAY = re.compile(_VERBATIM + rb"|&(?![#A-Za-z])|<(?=[\s\d=<])", re.DOTALL)
 _XMLNS = re.compile(rb"xmlns(?::[^\s=]+)?\s*=\s*[\"']([^\"']*)[\"']")
 _MAX_NAMESPACES = 40
 _MAX_ENTITY_CHARS = 256
@@ -162,12 +163,14 @@ def mend(xml: bytes) -> bytes:
         text = xml.decode("utf-8", "surrogateescape")
         xml = _NOT_UTF8.sub(lambda match: bytes([ord(match[0]) - 0xDC00]).decode("cp1252", "replace"), text).encode()
     xml = _REFERENCE.sub(lambda match: match[0] if _is_character(match) else b"&#65533;", xml)
-    xml = _STRAY.sub(lambda match: b"&#%d;" % ord(match[0]), xml)
+    xml = _STRAY.sub(lambda match: b"&#%d;" % ord(match[0]) if len(match[0]) == 1 else match[0], xml)
     return _ENTITY.sub(lambda match: _NUMERIC.get(match[1] or b"", match[0]), xml)
 
 
 def _is_character(reference: re.Match[bytes]) -> bool:
     """Whether XML 1.0 has the character; recovering libxml2 lets half a surrogate pass, and lxml then can't read the text."""
+    if reference[1] is reference[2]:
+        return True  # what stands in CDATA and comments is no reference
     digits, base = (reference[1], 16) if reference[1] else (reference[2], 10)
     code = int(digits, base) if len(digits.lstrip(b"0")) <= 8 else -1
     return code in (9, 10, 13) or 0x20 <= code < 0xD800 or 0xE000 <= code < 0xFFFE or 0x10000 <= code < 0x110000

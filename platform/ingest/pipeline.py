@@ -40,6 +40,7 @@ from biomedray.ingest.population import (
 )
 from biomedray.ingest.settings import FetchConfig, IngestConfig
 from biomedray.ingest.sources import ArticleRef, discover
+from biomedray.ingest.store import StoreDownError
 from biomedray.ingest.tables import progress_bar
 from biomedray.ingest.write import PartWriter, part_name
 
@@ -129,8 +130,8 @@ def _freeze_newer(sources: Sequence[str], out: Path, config: IngestConfig, under
     try:
         refs = discover(local) if local else []
         return _freeze(refs, stores, out / UPDATE, config, progress, underway.n_parts)
-    except UserError:
-        if not underway.resumed:
+    except (UserError, StoreDownError) as error:
+        if not underway.resumed and (isinstance(error, UserError) or not _has_files(out / UPDATE / "inventory")):
             end(out)
         raise
 
@@ -177,10 +178,15 @@ def _populate(sources: Sequence[str], out: Path, config: IngestConfig, progress:
             return population, resumed
     try:
         return _freeze(refs, stores, out, config, progress), resumed
-    except UserError:
-        if new:
+    except (UserError, StoreDownError) as error:
+        if new and (isinstance(error, UserError) or not _has_files(out / "inventory")):
             shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether anything was fetched that the next attempt needn't fetch again."""
+    return any(path.is_file() for path in folder.rglob("*"))
 
 
 def _freeze(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any, Literal, Self
 
@@ -48,6 +49,14 @@ class FetchConfig(Config):
     """Date of the inventory (2026-11-20); the newest whole one when not given."""
     inventory: str | None = None
     """The folder of snapshots in the store, where it isn't inventory-reports/BUCKET/metadata."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", value):
+            raise ValueError(f"{value!r} is no address such as http://127.0.0.1:9000")
+        return value
+
     concurrency: int = Field(64, ge=1, le=1024)
     """Requests at once, for each worker."""
     connect_timeout_s: float = Field(10, gt=0)

@@ -59,6 +59,7 @@ async def newest_snapshot(store: Store, fetch: FetchConfig, staging: Staging, to
                 return await _snapshot(store, folder, name, staging)
             except (FetchError, _IncompleteError) as error:
                 last = f"{name}: {error}"
+    last += f", {store.refusal} instead" if store.refusal else ""
     raise UserError(
         f"{store.address}: no inventory of the last {_DAYS_BACK} days under {folder}/ ({last}); name one with --snapshot DATE, "
         "or the articles themselves (PMC123.1)"

@@ -52,6 +52,8 @@ class Store(Protocol):
     address: str
     folder: Path | None
     """Of a store on disk."""
+    refusal: str
+    """What it said last in place of a size, other than that there is no such object; "" for nothing."""
 
     async def fetch(self, key: str, staging: Staging, md5: str = "", limit: int = 2**63) -> Path:
         """The file, fetched into the staging folder unless it is there; ``md5`` is what it must have, "" for unknown.
@@ -131,6 +133,7 @@ class FolderStore:
             raise UserError(f"{address}: no such folder")
         self.address = address
         self.folder: Path | None = root.resolve()
+        self.refusal = ""
         self._root = root.resolve()
 
     async def fetch(self, key: str, staging: Staging, md5: str = "", limit: int = 2**63) -> Path:  # noqa: ARG002  # see Store

@@ -29,6 +29,7 @@ from biomedray.ingest.staging import MismatchError, Partial, Staging, plain_md5
 from biomedray.ingest.store import FetchError, StoreDownError, Trouble
 
 _TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504, 509))
+_NO_HEAD = (405, 501)
 _CHUNK = 2**18
 _SLOWEST = 1024  # bytes a second; slower for longer than the read timeout is a server that hangs
 _MOST_ATTEMPTS = 10  # times the retries: even when each attempt brings a few bytes more
@@ -78,6 +79,8 @@ class HttpStore:
 
     def __init__(self, address: str, base: str, fetch: FetchConfig, sign: Any = None) -> None:
         self.address, self._base, self._settings, self._sign = address, base, fetch, sign
+        self.refusal = ""
+        self._asks = "HEAD"
         self._slots = asyncio.Semaphore(fetch.concurrency)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._outage = _Outage()
@@ -113,20 +116,38 @@ class HttpStore:
         url = self._url(key)
         for attempt in range(self._settings.retries + 1):
             try:
-                async with (
-                    self._slots,
-                    self._session.head(await self._target(url, "HEAD"), proxy=self._proxy, allow_redirects=True) as answer,
-                ):
-                    if answer.status not in _TRANSIENT:
-                        self._outage.well()
-                        return answer.content_length if answer.status == 200 else None
-                    last = _RetryError(f"HTTP {answer.status}", _retry_after(answer.headers))
+                answer = await self._ask(url)
+                if answer.status in _NO_HEAD and self._asks == "HEAD":
+                    self._asks = "GET"
+                    answer = await self._ask(url)
+                if answer.status not in _TRANSIENT:
+                    self._outage.well()
+                    return self._size_of(answer)
+                last = _RetryError(f"HTTP {answer.status}", _retry_after(answer.headers))
             except _NETWORK as error:
                 last = _as_retry(error)
             if last.refused and not self._outage.answered and attempt >= _REFUSED_RETRIES:
                 break
             await self._wait(attempt, last)
         raise StoreDownError(self.address, f"can't be reached ({last})")
+
+    async def _ask(self, url: str) -> aiohttp.ClientResponse:
+        """The head of an object: by HEAD, or of its first byte where the server knows no HEAD."""
+        method = self._asks
+        first = {"Range": "bytes=0-0"} if method == "GET" else {}
+        target = await self._target(url, method)
+        async with self._slots, self._session.request(method, target, headers=first, proxy=self._proxy) as answer:
+            return answer
+
+    def _size_of(self, answer: aiohttp.ClientResponse) -> int | None:
+        if answer.status == 206:
+            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            return int(total) if total.isdecimal() else None
+        if answer.status == 416:
+            return 0  # no first byte
+        if answer.status not in (200, 404, 410):
+            self.refusal = f"HTTP {answer.status}"
+        return answer.content_length if answer.status == 200 else None
 
     # ---- one file, until it is there or given up
 

@@ -75,6 +75,8 @@ class Faulty(ThreadingHTTPServer):
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.most_at_once = self.at_once = 0
         self.delay = 0.0
+        self.no_head = 0
+        """The status that every HEAD gets, where not 0."""
 
     @property
     def url(self) -> str:
@@ -138,7 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(url.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         fault = self.server.take(path)
-        if fault and fault.kind == "status":
+        if self.server.no_head and self.command == "HEAD":
+            answer = Answer(self.server.no_head, {}, b"")
+        elif fault and fault.kind == "status":
             answer = Answer(fault.status, dict(fault.headers), b"<Error><Code>Injected</Code></Error>")
         elif self.server.root is not None:
             answer = _from_folder(self.server.root, path, headers)

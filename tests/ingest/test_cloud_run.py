@@ -187,3 +187,13 @@ def test_a_store_without_inventory_leaves_nothing_behind(servers: ModuleType, tm
     with servers.running(servers.Faulty(tmp_path / "empty")) as server, pytest.raises(UserError):
         ingest([server.url], tmp_path / "pairs", CONFIG, progress=False)
     assert not (tmp_path / "pairs").exists()
+
+
+def test_a_store_that_can_not_be_reached_leaves_nothing_behind(make: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="can't be reached"):
+        ingest(["http://127.0.0.1:9/x"], tmp_path / "pairs", CONFIG, progress=False)
+    make.write_package(tmp_path / "packages", "PMC1", figures=1, seed=1)
+    assert ingest([str(tmp_path / "packages")], tmp_path / "pairs", CONFIG, progress=False).counts["pairs"] == 1
+    with pytest.raises(WorkError, match="can't be reached"):
+        update(["http://127.0.0.1:9/x"], tmp_path / "pairs", progress=False)
+    assert update([str(tmp_path / "packages")], tmp_path / "pairs", progress=False).counts["pairs"] == 1

@@ -14,7 +14,12 @@ from biomedray.ingest.articles import ArticleRows
 Conform = Callable[..., ArticleRows]
 FOLDER = Path(__file__).parent / "conformance"
 CASES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-CAPTION_FROM = {"group_caption": "group", "alt_text_caption": "alt-text", "label_caption": "label"}
+CAPTION_FROM = {
+    "group_caption": "group",
+    "paragraph_caption": "paragraph",
+    "alt_text_caption": "alt-text",
+    "label_caption": "label",
+}
 
 
 def _figure(row: dict[str, Any]) -> dict[str, Any]:

@@ -146,8 +146,13 @@ def test_without_listing_days_are_tried_backwards(tmp_path: Path, servers: Modul
         assert asyncio.run(find(date(2026, 11, 22))) == "2026-11-03T01-00Z"
         assert server.listings() == []
         assert {asked.method for asked in server.log if asked.status == 404} == {"HEAD"}
-        with pytest.raises(UserError, match=r"no inventory of the last 45 days.*--snapshot DATE"):
+        with pytest.raises(UserError, match=r"no inventory of the last 45 days.*\(none found\).*--snapshot DATE"):
             asyncio.run(find(date(2027, 3, 1)))
+        server.no_head = 405
+        assert asyncio.run(find(date(2026, 11, 22))) == "2026-11-03T01-00Z"
+        server.no_head = 403
+        with pytest.raises(UserError, match=r"none found, HTTP 403 instead"):
+            asyncio.run(find(date(2026, 11, 22)))
 
 
 def test_only_the_articles_asked_for(tmp_path: Path) -> None:

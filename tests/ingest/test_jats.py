@@ -113,6 +113,7 @@ def test_no_bytes_crash_the_parser(data: bytes) -> None:
         (b"caf\xe9 1\xe2\x80\x933 H&amp;E, p &lt; 0.05", "caf\u00e9 1\u20133 H&E, p < 0.05"),
         (b"p < 0.05 & H&amp;E", "p < 0.05 & H&E"),
         (b"<b x:y='1'>bold</b> H&amp;E", "bold H&E"),
+        (b"<![CDATA[x & y < z &#0; &amp;]]> 1 < 2<!-- & < -->", "x & y < z &#0; &amp; 1 < 2"),
     ],
 )
 def test_recovery_loses_no_signs(inside: bytes, text: str) -> None:

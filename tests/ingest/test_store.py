@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from biomedray.config import merge
 from biomedray.errors import UserError, WorkError
 from biomedray.ingest.settings import FetchConfig
 from biomedray.ingest.staging import MismatchError, Staging, plain_md5
@@ -268,6 +269,26 @@ def test_a_full_disk_is_nobodys_fault_but_the_disks(
     (tmp_path / "staging").write_text("a file is in the way")
     with pytest.raises(WorkError, match="cannot be written"):
         fetch()
+
+
+@pytest.mark.parametrize("no_head", [0, 405, 501])
+def test_the_size_of_an_object_also_of_a_server_that_knows_no_head(server: Any, no_head: int) -> None:
+    async def work() -> list[int | None]:
+        store = open_store(f"{server.url}/b", QUICK)
+        try:
+            return [await store.size(name) for name in ("x.bin", "none", "empty")]
+        finally:
+            await store.close()
+
+    (server.root / "b" / "empty").write_bytes(b"")
+    server.no_head = no_head
+    assert asyncio.run(work()) == [len(DATA), None, 0]
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://", "ftp://h", "h:9000"])
+def test_an_endpoint_must_be_an_address(endpoint: str) -> None:
+    with pytest.raises(UserError, match=r"is no address such as http"):
+        merge(QUICK, {"endpoint": endpoint})
 
 
 def test_addresses() -> None:
