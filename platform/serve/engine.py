@@ -32,6 +32,8 @@ Vectors = NDArray[np.float32]
 T = TypeVar("T")
 
 _TEXT_CACHE = 4096
+_CACHED_CHARS = 512
+"""Of a text that is remembered; queries and prompts are shorter, and thousands of long texts would fill the memory."""
 _POOL_THREADS = 2
 
 
@@ -198,8 +200,9 @@ class Engine:
 
     def _remember(self, found: dict[str, Vectors]) -> None:
         for text, vector in found.items():
-            self._cache[text] = vector
-            self._cache.move_to_end(text)
+            if len(text) <= _CACHED_CHARS:
+                self._cache[text] = vector
+                self._cache.move_to_end(text)
         while len(self._cache) > _TEXT_CACHE:
             self._cache.popitem(last=False)
 

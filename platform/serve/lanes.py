@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from biomedray.model.tokenizer import Tokenized
-from biomedray.serve import rates
+from biomedray.serve import canary, rates
 from biomedray.serve.batcher import Batcher, BatcherOptions, DeadlineError, ItemError, QueueFullError
 from biomedray.serve.canary import Canary, Health
 from biomedray.serve.inputs import ImageSource, image_bytes, item_problem
@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 _CANARY = "chest radiograph"
 _TOKENIZED_TOGETHER = 64
+# Groups of texts that are with the tokenizer's thread, one of which runs: the canary's text waits for no more than these.
+_TOKENIZED_AHEAD = 2
 # What starting a batch costs, in tokens: for the CPU measured by benchmarks/serve_encoders.py, for a GPU an estimate.
 _START_TOKENS = {"cpu": 64, "cuda": 4096}
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 4096}
@@ -118,6 +120,7 @@ class Lanes:
         self._towers = towers or Towers.here(encoder)
         self._decoders = ThreadPoolExecutor(threads or limits.prepare_threads or _decoders(encoder.device), "decode")
         self._tokenizer = ThreadPoolExecutor(1, "tokenize")
+        self._turns = asyncio.Semaphore(_TOKENIZED_AHEAD)
         self._texts: Batcher[str, Tokenized, tuple[Vectors, int]] = Batcher(
             self._run_texts, self._ready_texts, None, self._text_options(), lambda row: len(row.ids)
         )
@@ -125,7 +128,6 @@ class Lanes:
             self._run_images, self._ready_images, None, self._image_options()
         )
         self._canary = Canary(self._canary_vector)
-        self._canary_ids: Ids | None = None
 
     async def texts(self, texts: Sequence[str], deadline: float | None = None) -> Vectors:
         """Embeddings [n, d] of texts; ``deadline`` by the event loop's clock, None: ``limits.request_seconds`` from now.
@@ -211,6 +213,10 @@ class Lanes:
     # ---- prepare
 
     async def _ready_texts(self, texts: Sequence[str]) -> list[Tokenized]:
+        async with self._turns:
+            return await self._tokenize(texts)
+
+    async def _tokenize(self, texts: Sequence[str]) -> list[Tokenized]:
         return await asyncio.get_running_loop().run_in_executor(self._tokenizer, self.encoder.tokenize, list(texts))
 
     async def _ready_images(self, sources: Sequence[ImageSource]) -> list[Pixels]:
@@ -240,10 +246,12 @@ class Lanes:
         return vectors
 
     async def _canary_vector(self) -> Vectors:
-        """Straight to the model: at most a batch of each lane is before it."""
-        if self._canary_ids is None:
-            self._canary_ids = (await self._ready_texts([_CANARY]))[0].ids
-        vector: Vectors = (await self._towers.run(self._towers.texts, [self._canary_ids]))[0]
+        """Ahead of what waits, by the way that texts go: at most a batch of each lane is before it.
+
+        The model's answers to pictures don't show that the tokenizer hangs, so its time is bounded here.
+        """
+        (row,) = await asyncio.wait_for(self._tokenize([_CANARY]), canary.STALE_SECONDS)
+        vector: Vectors = (await self._towers.run(self._towers.texts, [row.ids]))[0]
         return vector
 
     # ---- bounds

@@ -42,7 +42,7 @@ class Limits(Config):
     items: int = 256
     """Texts and images of one request."""
     text_chars: int = 8192
-    """Characters of one text; the encoder reads the first ``context_length`` tokens of it."""
+    """Characters of one text or prompt; the encoder reads the first ``context_length`` tokens of it."""
     labels: int = 1000
     """Labels of one zero-shot request."""
     templates: int = 100

@@ -282,6 +282,11 @@ def _check_prompts(body: schemas.ClassifyRequest, engine: Engine) -> None:
         read_text(template, f"templates[{number}]", limits)
         if "{}" not in template:
             raise bad_value(f"templates[{number}]: {{}} must stand where the label goes", f"templates[{number}]")
+        # Told before any is built: of a few kB, prompts of gigabytes can be made.
+        longest = len(template) + template.count("{}") * (max(map(len, body.labels)) - len("{}"))
+        if longest > limits.text_chars:
+            line = f"templates[{number}]: a prompt of {longest} characters, the limit is {limits.text_chars}"
+            raise bad_value(line, f"templates[{number}]", "text_too_long")
 
 
 def _model_card(engine: Engine, name: str | None = None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from biomedray.serve.problems import Problem
 
 from .conftest import COLORS, FakeEncoder, draw
 
+CANARY = "chest radiograph"
+
 
 class Gated(FakeEncoder):
     """Waits in each call until the test lets it go on, once it is shut."""
@@ -27,7 +29,9 @@ class Gated(FakeEncoder):
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
-        self.tokenized = 0
+        self.reads = threading.Event()
+        self.reads.set()
+        self.order: list[str] = []
         self.sign = 1
         self.broken = False
 
@@ -39,7 +43,8 @@ class Gated(FakeEncoder):
         return self.sign * super().encode_texts(texts)
 
     def tokenize(self, texts: Sequence[str]) -> Any:
-        self.tokenized += len(texts)
+        assert self.reads.wait(10)
+        self.order += texts
         return super().tokenize(texts)
 
 
@@ -52,6 +57,7 @@ def play(scene: Callable[[Lanes, Gated], Coroutine[Any, Any, None]], **limits: A
                 await scene(lanes, encoder)
         finally:
             encoder.open.set()
+            encoder.reads.set()
             lanes.close()
 
     asyncio.run(run())
@@ -60,14 +66,13 @@ def play(scene: Callable[[Lanes, Gated], Coroutine[Any, Any, None]], **limits: A
 def test_texts_and_images_in_order_with_their_tokens() -> None:
     async def scene(lanes: Lanes, encoder: Gated) -> None:
         await lanes.canary()
-        before = encoder.tokenized
         texts = ["a red field", "green", "a much longer text of the blue color " * 4]
         (vectors, tokens), images = await asyncio.gather(
             lanes.texts_counted(texts), lanes.images([ImageSource(draw(COLORS[name])) for name in COLORS], list(COLORS))
         )
         np.testing.assert_allclose(vectors, encoder.encode_texts(texts))
         assert tokens == sum(len(text.split()) + 2 for text in texts)
-        assert encoder.tokenized - before == len(texts)
+        assert [text for text in encoder.order if text != CANARY] == texts  # each of them once
         np.testing.assert_allclose(images, encoder.encode_images([draw(color) for color in COLORS.values()]), atol=1e-6)
         assert (await lanes.texts([])).shape == (0, encoder.embed_dim)
         metrics = lanes._metrics.text().decode()
@@ -141,6 +146,39 @@ def test_health_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert reason == "the model failed: RuntimeError"
         with pytest.raises(RuntimeError, match="the model failed"):
             await lanes.canary()
+
+    play(scene)
+
+
+def test_a_tokenizer_that_hangs_is_not_ready_though_pictures_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canary, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(canary, "STALE_SECONDS", 0.2)
+
+    async def scene(lanes: Lanes, encoder: Gated) -> None:
+        await lanes.canary()
+        encoder.reads.clear()
+        while lanes.health().reason != "the model failed: TimeoutError":
+            await lanes.images([ImageSource(draw(COLORS["red"]))], ["image"])
+        encoder.reads.set()
+        while not lanes.health().ok:
+            await asyncio.sleep(0.005)
+
+    play(scene)
+
+
+def test_the_canary_is_tokenized_ahead_of_what_waits() -> None:
+    async def scene(lanes: Lanes, encoder: Gated) -> None:
+        await lanes.canary()
+        encoder.reads.clear()
+        waiting = [asyncio.create_task(lanes.texts([f"text {number}"])) for number in range(20)]
+        await asyncio.sleep(0.02)
+        encoder.order.clear()
+        asked = asyncio.create_task(lanes.canary())
+        await asyncio.sleep(0.02)
+        encoder.reads.set()
+        await asyncio.gather(asked, *waiting)
+        assert len([text for text in encoder.order if text != CANARY]) == 20
+        assert encoder.order.index(CANARY) <= 2
 
     play(scene)
 

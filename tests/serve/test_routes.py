@@ -420,6 +420,22 @@ def test_bad_zero_shot_requests(client: TestClient, change: dict[str, Any]) -> N
     refused(client.post("/v1/classify", json={"image": data_url(RED), "labels": ["a", "b"], **change}), 422)
 
 
+def test_prompts_are_bounded_before_they_are_built(client: TestClient) -> None:
+    body = {"image": data_url(RED), "labels": ["a", "b" * 60]}
+    assert client.post("/v1/classify", json={**body, "templates": ["{}" + 40 * "."]}).status_code == 200
+    too_long = {**body, "templates": ["of {}", "{} or {}"]}  # each label and template is within the 100 characters
+    error = refused(client.post("/v1/classify", json=too_long), 422, "text_too_long", "templates[1]")
+    assert "124 characters" in error["message"]
+
+
+def test_long_texts_are_not_remembered(encoder: FakeEncoder) -> None:
+    engine = Engine(encoder)
+    with TestClient(create_app(engine)) as client:
+        labels = ["short", "long " * 200]
+        assert client.post("/v1/classify", json={"image": data_url(RED), "labels": labels}).status_code == 200
+    assert list(engine._cache) == ["this is a photo of short"]
+
+
 def test_braces_in_labels_are_only_text(client: TestClient) -> None:
     labels = ["{0.__class__}", "{}", "%s"]
     assert client.post("/v1/classify", json={"image": data_url(RED), "labels": labels}).status_code == 200
