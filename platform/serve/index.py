@@ -42,6 +42,7 @@ __all__ = ["Embed", "Settings", "Update", "add_to_index", "build_index", "read_m
 EMBEDDINGS = "embeddings"
 UPDATE = "update"
 _PMCID = re.compile(r"PMC\d{1,12}")
+_SHOWN = 80
 
 Vectors = dict[str, NDArray[np.float32]]
 Embed = Callable[[NewPairs], tuple[EmbeddedRows, set[str]]]
@@ -161,7 +162,11 @@ def add_to_index(
         embed_splits(data, list(data.splits), model, folder, texts=True, progress=progress)
         return EmbeddedRows(folder), {reject["id"] for reject in read_rejects(folder)}
 
-    manifest = update_index(pairs, out, encoder.fingerprint, embed, settings, replace(update, withdraw=articles))
+    try:
+        manifest = update_index(pairs, out, encoder.fingerprint, embed, settings, replace(update, withdraw=articles))
+    except UserError:
+        shutil.rmtree(place)  # refused for good: what it left would stand in the way of every other update
+        raise
     shutil.rmtree(place)
     return manifest
 
@@ -287,10 +292,22 @@ def _articles(names: Sequence[str]) -> list[str]:
     """PMCIDs, given as such or as files that list them."""
     found: set[str] = set()
     for name in names:
-        found |= set(Path(name).read_text().split()) if Path(name).is_file() else {name}
+        found |= {name} if _PMCID.fullmatch(name) else _listed(name)
     if wrong := sorted(name for name in found if not _PMCID.fullmatch(name)):
-        raise UserError(f"withdraw '{wrong[0]}': neither a PMCID such as PMC1234567 nor a file that lists them")
+        raise _no_article(wrong[0])
     return sorted(found)
+
+
+def _listed(name: str) -> set[str]:
+    try:
+        return set(Path(name).read_text().split())
+    except (OSError, ValueError):  # no such file, none that can be read, no name of one, no text
+        raise _no_article(name) from None
+
+
+def _no_article(name: str) -> UserError:
+    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+    return UserError(f"withdraw '{shown}': neither a PMCID such as PMC1234567 nor a file that lists them")
 
 
 def _next_name(out: Path) -> str:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from biomedray.artifacts import manifest_fingerprint, read_manifest
 from biomedray.errors import UserError, WorkError
+from biomedray.model.encoder import Encoder
 from biomedray.serve import index as index_module
 from biomedray.serve import writing
 from biomedray.serve.generation import current_name, read_current
@@ -276,6 +277,17 @@ def test_a_killed_update_ends_the_same_when_it_is_started_again(
     assert [path.name for path in (out / "generations").iterdir() if path.name.startswith(".")] == []
 
 
+def test_an_update_that_is_refused_stands_in_no_others_way(
+    out: Path, rows: list[dict[str, Any]], encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "load", lambda *_: encoder)
+    pairs, everything = out.parent / "pairs", [row["pmcid"] for row in rows]
+    with pytest.raises(UserError, match="nothing would be left"):
+        index_module.add_to_index(pairs, "fake", out, update=Update(withdraw=everything))
+    index_module.add_to_index(pairs, "fake", out, update=Update(withdraw=everything[:1]))
+    assert set(shown(SearchIndex.open(out, encoder.fingerprint))) == ids(rows[1:])
+
+
 def test_a_run_killed_while_it_writes_leaves_the_old_generation(
     out: Path, rows: list[dict[str, Any]], encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +314,11 @@ def test_another_model_and_wrong_ids_are_refused(out: Path, rows: list[dict[str,
         update_index(out.parent / "pairs", out, "other-0001", Embedder(out.parent / "e", encoder))
     with pytest.raises(UserError, match="neither a PMCID"):
         index_module._articles(["PMC12", "12"])
+    picture = out.parent / "a.png"
+    picture.write_bytes(draw(COLORS["red"]))
+    for odd_name in (str(picture), "x" * 300, str(out.parent), "a\0b"):
+        with pytest.raises(UserError, match="neither a PMCID"):
+            index_module._articles([odd_name])
     listed = out.parent / "withdrawn.txt"
     listed.write_text("PMC3\nPMC2 PMC3\n")
     assert index_module._articles([str(listed), "PMC1"]) == ["PMC1", "PMC2", "PMC3"]
