@@ -101,9 +101,9 @@ class DicomFile:
     def frame(self, number: int | None = None) -> Pixels:
         """One frame, [H, W] or [H, W, 3] uint8 (PS3.3 C.7.6.3, C.11.1, C.11.2; PS3.5 8.2); the middle one unless told.
 
-        Eight-bit values without window and LUT stay as they are; deeper ones are windowed between their 0.5th and
-        99.5th percentile, as pixels.decode does with other deep images. Enhanced multi-frame files may carry the
-        window of each frame in their functional groups.
+        Without window and LUT eight-bit values stay as they are and fewer bits are scaled to eight; deeper ones are
+        windowed between their 0.5th and 99.5th percentile, as pixels.decode does with other deep images. Enhanced
+        multi-frame files may carry the window of each frame in their functional groups.
 
         Raises:
             PixelError: no such frame, it is damaged, or no decoder for its compression is installed.
@@ -285,6 +285,9 @@ def _window_of(stored: NDArray[Any], dataset: Any) -> Callable[[NDArray[Any]], P
         sample = sample[sample != padding]
     seen = apply_modality_lut(sample, dataset)
     if seen.dtype == np.uint8:
+        white = 2 ** min(int(dataset.BitsStored), 8) - 1  # of one bit, as segmentations have them: 1
+        if white < np.iinfo(np.uint8).max:
+            return lambda values: _scaled(apply_modality_lut(values, dataset), 0, white)
         return lambda values: apply_modality_lut(values, dataset).astype(np.uint8)
     start, end = np.percentile(seen, (0.5, 99.5))
     return lambda values: _scaled(apply_modality_lut(values, dataset), start, end)

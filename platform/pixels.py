@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from biomedray.frames import gif_frames, tiff_frames
 from biomedray.headers import plain_jpeg, png_may_turn, png_may_turn_late
@@ -52,6 +54,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+# Of a TIFF: which end of the values is black, and whether they have a sign.
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_SAMPLE_FORMAT, _UNSIGNED = 339, 1
 # A progressive JPEG has about ten scans, each a pass over the whole area; hostile ones have thousands.
 _MAX_SCANS = 100
 _MAX_SCANNED = 4_000_000_000
@@ -360,7 +365,7 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
 
 
 def _window(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
+    values, inverted = _deep_values(image)
     sample = values.reshape(-1)[:: max(1, values.size // _SAMPLE_PIXELS)].astype(np.float32)
     finite = sample[np.isfinite(sample)]
     low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
@@ -368,7 +373,21 @@ def _window(image: Image.Image) -> Image.Image:
     for _, top, _, bottom in _strips(image.size):
         scaled = (values[top:bottom].astype(np.float32) - low) / max(float(high - low), 1e-6)
         grey[top:bottom] = np.nan_to_num(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
+    if inverted:
+        np.subtract(255, grey, out=grey)
     return Image.fromarray(grey).convert("RGB")
+
+
+def _deep_values(image: Image.Image) -> tuple[NDArray[Any], bool]:
+    """Values of more than 8 bits, and whether the least of them is white: Pillow inverts such a TIFF only up to 8 bits."""
+    values: NDArray[Any] = np.asarray(image)
+    if not isinstance(image, TiffImageFile):
+        return values, False
+    tags: Any = image.tag_v2
+    signs = tags.get(_SAMPLE_FORMAT, _UNSIGNED)
+    if image.mode == "I" and signs in (_UNSIGNED, (_UNSIGNED,)):
+        values = values.view(np.uint32)  # Pillow has no such mode, and half of the values would be negative
+    return values, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
 def _line(error: BaseException) -> str:

@@ -62,6 +62,17 @@ def test_without_a_window_the_percentiles_leave_padding_out():
     assert read_dicom(dicoms.dicom(padded))[16:].max() < 10
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_fewer_than_eight_bits_reach_white(photometric):
+    mask = (GREY > 100).astype(np.uint8)
+    packed = np.packbits(mask, axis=1, bitorder="little")
+    black, white = (255, 0) if photometric == "MONOCHROME1" else (0, 255)
+    one = dicoms.dicom(packed, photometric, Rows=16, Columns=16, BitsAllocated=1, BitsStored=1, HighBit=0)
+    assert np.array_equal(read_dicom(one), np.where(mask, white, black))
+    four = dicoms.dicom(GREY % 16, photometric, BitsStored=4, HighBit=3)
+    assert np.array_equal(read_dicom(four), np.abs(black - GREY.astype(int) % 16 * 17))
+
+
 @pytest.mark.parametrize("number", [0, 1, 2, None])
 def test_a_frame_is_asked_for_or_the_middle_one(number):
     frames = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 20, 30)])

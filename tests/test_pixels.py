@@ -82,6 +82,28 @@ def test_sixteen_bits_are_windowed_not_clipped():
     assert (np.diff(grey.reshape(-1).astype(int)) >= 0).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_may_say_that_zero_is_white(kind, compression):
+    ramp = np.linspace(0, 200, 64 * 64).reshape(64, 64).astype(kind)
+    data = encoded(Image.fromarray(ramp), "TIFF", compression=compression)
+    entry = struct.pack("<HHI", 262, 3, 1)
+    assert data.count(entry + b"\1") == 1
+    plain, inverted = (np.asarray(decode(each)[0]) for each in (data, data.replace(entry + b"\1", entry + b"\0")))
+    assert plain[0, 0, 0] < 5 < 190 < plain[-1, -1, 0]
+    assert np.array_equal(inverted, 255 - plain)
+
+
+def test_thirty_two_bits_without_a_sign_are_never_negative():
+    ramp = np.linspace(0, 4e9, 64 * 64).reshape(64, 64).astype(np.uint32)
+    data = encoded(Image.fromarray(ramp.view(np.int32)), "TIFF")
+    entry = struct.pack("<HHI", 339, 3, 1)
+    assert data.count(entry + b"\2") == 1
+    grey = np.asarray(decode(data.replace(entry + b"\2", entry + b"\1"))[0])[:, :, 0].reshape(-1)
+    assert (grey[0], grey[-1]) == (0, 255)
+    assert (np.diff(grey.astype(int)) >= 0).all()
+
+
 def test_transparency_lies_on_white():
     layer = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     image, flags = decode(encoded(layer, "PNG"))
