@@ -138,7 +138,7 @@ def groups_around(figure: Element) -> list[Element]:
     """The groups and figures directly around a figure, nearest first."""
     around = []
     node = figure.getparent()
-    while node is not None and node.tag in ("fig-group", "fig", "p", "alternatives", "floats-wrap"):
+    while node is not None and node.tag in ("fig-group", "fig", "p", "alternatives", "block-alternatives", "floats-wrap"):
         if node.tag in ("fig-group", "fig"):
             around.append(node)
         node = node.getparent()

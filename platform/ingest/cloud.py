@@ -149,7 +149,7 @@ class _Reader:
                     raise
                 path = await files.store.fetch(f"{name}/{name}.json", self._staging, md5, MAX_RECORD_BYTES)
         except FetchError as error:
-            raise _RefusedError(_RECORD_REASONS[error.trouble], _changed(error)) from None
+            raise _RefusedError(_RECORD_REASONS[error.trouble], _changed(error) if md5 else str(error)) from None
         try:
             return read_record(path.read_bytes(), name)
         except ValueError as error:

@@ -105,14 +105,18 @@ def _first(root: Element, path: str) -> str | None:
 
 def _year(meta: Element) -> int | None:
     """The earliest year of publication in any form; a later release in PMC counts only where nothing else is known."""
-    dates = [
-        (e.get("pub-type") or e.get("date-type") or "", clean(year))
-        for e in meta.findall("pub-date")
-        for year in e.findall("year")
-    ]
+    dates = [(e.get("pub-type") or e.get("date-type") or "", year) for e in meta.findall("pub-date") for year in _years_of(e)]
     years = [(kind, int(year)) for kind, year in dates if re.fullmatch(r"1[5-9]\d\d|20\d\d", year)]
     published = [year for kind, year in years if kind not in _LATE_DATES]
     return min(published or [year for _, year in years], default=None)
+
+
+def _years_of(date: Element) -> list[str]:
+    """As its elements say, else in the attribute or in a line of text."""
+    if found := [clean(year) for year in date.findall("year")]:
+        return found
+    told = [date.get("iso-8601-date") or "", *(clean(e) for e in date.findall("string-date"))]
+    return [match[0] for text in told if (match := re.search(r"(?<!\d)\d{4}(?!\d)", text))][:1]
 
 
 def _license(meta: Element) -> str | None:

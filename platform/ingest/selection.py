@@ -60,6 +60,13 @@ class Selection(Config):
     def _known_licenses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_license_name(value) for value in values)
 
+    @field_validator("keywords")
+    @classmethod
+    def _some_word(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value.strip(" *") for value in values):
+            raise ValueError("an empty keyword would be found in every article")
+        return values
+
     @field_validator("pmcids")
     @classmethod
     def _ids(cls, values: tuple[str, ...]) -> tuple[str, ...]:

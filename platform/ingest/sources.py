@@ -106,7 +106,7 @@ def _labels(sources: Sequence[str]) -> list[str]:
 
 def _source(source: str, label: str) -> list[ArticleRef]:
     if "://" in source:
-        raise UserError(f"{source}: only local paths can be read; copy the articles to disk first")
+        raise UserError(f"{source}: no such kind of address; s3://, https://, http://, file:// or a local path is wanted")
     path = Path(source)
     if not path.exists():
         raise UserError(f"{source}: no such file or folder")

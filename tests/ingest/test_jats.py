@@ -210,3 +210,16 @@ def test_the_dtd_that_an_article_names_is_never_opened(system: str, tmp_path: Pa
     [tree] = parse_articles(f"{doctype}<article><fig id='f'/></article>".encode())
     assert tree.flags == ()
     assert tree.root[0].get("id") == "f"
+
+
+@pytest.mark.parametrize(
+    ("date", "year"),
+    [
+        ('<pub-date iso-8601-date="2017-05-04"/>', 2017),
+        ("<pub-date><string-date>May 2014</string-date></pub-date>", 2014),
+        ('<pub-date iso-8601-date="2016-01-01"><year>2017</year></pub-date>', 2017),
+        ("<pub-date><string-date>12345</string-date></pub-date>", None),
+    ],
+)
+def test_the_year_in_every_form_of_a_date(date: str, year: int | None) -> None:
+    assert read_meta(etree.fromstring(f"<article><front><article-meta>{date}</article-meta></front></article>")).year == year

@@ -158,6 +158,7 @@ def test_years_that_are_none(text: str) -> None:
     [
         ({"licenses": ["free"]}, "is no licence"),
         ({"pmcids": ["123"]}, "no PMCID"),
+        ({"keywords": [" *"]}, "empty keyword"),
         ({"year_from": 2020, "year_to": 2010}, "after year_to"),
         ({"manuscripts": "maybe"}, "manuscripts"),
         ({"colour": "red"}, "colour"),

@@ -237,7 +237,7 @@ def test_bad_sources_are_one_clear_line(tmp_path: Path, build: object, words: st
 
 
 def test_remote_sources_and_none_at_all() -> None:
-    with pytest.raises(UserError, match="only local paths"):
+    with pytest.raises(UserError, match="no such kind of address"):
         discover(["s3://pmc-oa-opendata"])
     with pytest.raises(UserError, match="no source"):
         discover([])
