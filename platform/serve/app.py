@@ -54,6 +54,7 @@ _MAX_QUEUED = 4096
 _READY_SECONDS = 300.0
 _DRAIN_SECONDS = 30.0
 _PATIENCE_SECONDS = 10.0
+_TRIM_SECONDS = 60.0
 # Ray's access log would write the queries of shared page addresses, and costs more than a small request does.
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 # Ray gives a new proxy five seconds to answer and then kills it; a machine that is still busy with its pipeline needs longer.
@@ -154,6 +155,7 @@ class Service:
         if self._loaded is None:
             await self._load()
             self._start(self._watch())
+            self._start(self._trim())
         else:
             # Serve sends no request here before this returns, so the other model is loaded beside the requests.
             self._start(self._try())
@@ -203,6 +205,12 @@ class Service:
                         self._slot.trouble = None  # what runs is wanted again
                     else:
                         await self._try()
+
+    async def _trim(self) -> None:
+        """Give back now and then what lies free between blocks in use, or memory would grow for hours; takes some 10 ms."""
+        while True:
+            await asyncio.sleep(_TRIM_SECONDS)
+            await asyncio.get_running_loop().run_in_executor(None, keep_freed, self._place.device)
 
     async def _again(self) -> Mark:
         await asyncio.sleep(min(1.0, self._config.watch_seconds))
