@@ -9,6 +9,7 @@ from urllib.parse import quote
 from biomedray.serve.search import Hit
 
 THUMBNAIL = 320
+"""Pixels of the longest side, unless the service's limit is lower."""
 PROXY_NOTE = (
     "These are published figures that resemble the image. "
     "A proxy is not a de-identified copy of it, and is not evidence about a patient."
@@ -32,8 +33,8 @@ _PMCID = re.compile(r"PMC\d{1,12}")
 _DOI = re.compile(r"10\.\d{4,9}/\S{1,300}")
 
 
-def hit_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
-    """schemas.HitAnswer of a hit; ``root`` is the path under which the service is mounted."""
+def hit_answer(hit: Hit, rank: int, root: str = "", thumbnail: int = THUMBNAIL) -> dict[str, Any]:
+    """schemas.HitAnswer of a hit; ``root`` is the path under which the service is mounted, ``thumbnail`` the size allowed."""
     record = hit.record
     url = f"{root}/v1/images/{quote(record['pair_id'], safe='/')}"
     return {
@@ -48,16 +49,16 @@ def hit_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
         "links": {"pmc": pmc_link(record["pmcid"]), "doi": doi_link(record["doi"])},
         "image": {
             "url": url,
-            "thumbnail": f"{url}?size={THUMBNAIL}",
+            "thumbnail": f"{url}?size={min(thumbnail, THUMBNAIL)}",
             "width": record["width"],
             "height": record["height"],
         },
     }
 
 
-def proxy_answer(hit: Hit, rank: int, root: str = "") -> dict[str, Any]:
+def proxy_answer(hit: Hit, rank: int, root: str = "", thumbnail: int = THUMBNAIL) -> dict[str, Any]:
     """schemas.ProxyHit of a hit: what is needed to fetch, use and cite a public figure, and nothing else."""
-    whole = hit_answer(hit, rank, root)
+    whole = hit_answer(hit, rank, root, thumbnail)
     shown = ("rank", "pair_id", "score", "percentile", "license", "license_group", "citation", "fig_label", "links", "image")
     return {name: whole.get(name) for name in shown}
 

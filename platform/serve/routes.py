@@ -180,10 +180,9 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
     started = time.monotonic()
     _check_model(engine, body.model)
     index = engine.need_index()
-    if body.k > engine.limits.k:
-        raise bad_value(f"k: the limit is {engine.limits.k}", "k")
+    k = _count(body, engine)
     asked = await read_query(body, engine)
-    query = IndexQuery(asked.vector, body.k, body.target, body.filters, body.collapse_duplicates, asked.row, asked.kind)
+    query = IndexQuery(asked.vector, k, body.target, body.filters, body.collapse_duplicates, asked.row, asked.kind)
     found = await engine.search(query)
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "search", "model": engine.encoder.name, "generation": index.generation.name}
@@ -193,7 +192,7 @@ async def search(body: schemas.SearchRequest, request: Request, engine: EngineDe
         "partial": found.partial,
         "took_ms": round(1000 * (time.monotonic() - started), 2),
     }
-    answer["hits"] = [hit_answer(hit, rank, root) for rank, hit in enumerate(found.hits, 1)]
+    answer["hits"] = [hit_answer(hit, rank, root, engine.limits.thumbnail_pixels) for rank, hit in enumerate(found.hits, 1)]
     return JSONResponse(answer)
 
 
@@ -202,7 +201,7 @@ async def image_search(request: Request, engine: EngineDep, asked: Annotated[Ima
     """Search by an image file sent as it is, DICOM too; the rest of the query stands in the address."""
     engine.need_index()
     vector = await engine.query_vector(await sent_image(request, engine.limits, asked.frame), "image")
-    given = asked.model_dump(include={"k", "text", "minus", "target", "collapse_duplicates"})
+    given = asked.model_dump(include={"k", "text", "minus", "target", "collapse_duplicates"}, exclude_unset=True)
     return await search(schemas.SearchRequest(vector=vector.tolist(), filters=asked.filters(), **given), request, engine)
 
 
@@ -211,12 +210,14 @@ async def proxy(body: schemas.ProxyRequest, request: Request, engine: EngineDep)
     """Public figures to use in place of a private image: it is held for this request only, and only ids come back."""
     _check_model(engine, body.model)
     index = engine.need_index()
+    k = _count(body, engine)
     asked = await read_private(body, engine)
-    found = await engine.search(IndexQuery(asked.vector, body.k, "figure", body.filters, kind="image"))
+    found = await engine.search(IndexQuery(asked.vector, k, "figure", body.filters, kind="image"))
+    pixels = engine.limits.thumbnail_pixels
     near = [hit for hit in found.hits if body.min_score is None or hit.score >= body.min_score]
     root = str(request.scope.get("root_path", ""))
     answer: dict[str, Any] = {"object": "proxy", "model": engine.encoder.name, "generation": index.generation.name}
-    answer |= {"total": found.total, "proxies": [proxy_answer(hit, rank, root) for rank, hit in enumerate(near, 1)]}
+    answer |= {"total": found.total, "proxies": [proxy_answer(hit, rank, root, pixels) for rank, hit in enumerate(near, 1)]}
     best = round(max((hit.score for hit in found.hits), default=0.0), 6)
     answer["note"] = PROXY_NOTE if near else no_proxy(best, body.min_score)
     return JSONResponse(answer)
@@ -227,7 +228,7 @@ async def image_proxy(request: Request, engine: EngineDep, asked: Annotated[Imag
     """Proxy search by an image file sent as it is, DICOM too."""
     engine.need_index()
     vector = await engine.query_vector(await sent_image(request, engine.limits, asked.frame), "image")
-    given = asked.model_dump(include={"k", "min_score"})
+    given = asked.model_dump(include={"k", "min_score"}, exclude_unset=True)
     return await proxy(schemas.ProxyRequest(vector=vector.tolist(), filters=asked.filters(), **given), request, engine)
 
 
@@ -266,6 +267,13 @@ async def static_file(name: str, request: Request) -> Response:
 def _check_model(engine: Engine, name: str | None) -> None:
     if name not in (None, engine.encoder.name, MODEL_ALIAS):
         raise Problem(404, f"no such model; this service has {engine.encoder.name}", "model_not_found", "model")
+
+
+def _count(body: schemas.SearchRequest | schemas.ProxyRequest, engine: Engine) -> int:
+    """How many hits are wanted: what is asked for within the limit, or as many of the usual number as that allows."""
+    if body.k > engine.limits.k and "k" in body.model_fields_set:
+        raise bad_value(f"k: the limit is {engine.limits.k}", "k")
+    return min(body.k, engine.limits.k)
 
 
 def _check_prompts(body: schemas.ClassifyRequest, engine: Engine) -> None:

@@ -23,6 +23,7 @@ import uvicorn
 from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
 from biomedray.serve.images import ImageStore
+from biomedray.serve.limits import Limits
 from biomedray.serve.routes import create_app
 from biomedray.serve.search import SearchIndex
 
@@ -48,9 +49,9 @@ def make_index(folder: Path, encoder: FakeEncoder) -> Path:
     return write_index(folder / "index", write_pairs(folder / "pairs", rows), encoder)
 
 
-def engine_of(index_folder: Path, encoder: FakeEncoder) -> Engine:
+def engine_of(index_folder: Path, encoder: FakeEncoder, limits: Limits | None = None) -> Engine:
     index = SearchIndex.open(index_folder, encoder.fingerprint)
-    return Engine(encoder, index, ImageStore(index.generation))
+    return Engine(encoder, index, ImageStore(index.generation), limits)
 
 
 def late(app: Any) -> Any:

@@ -16,6 +16,7 @@ import pytest
 from biomedray.serve.access import Access
 from biomedray.serve.engine import Engine
 from biomedray.serve.keys import add_key
+from biomedray.serve.limits import Limits
 
 from .. import dicoms
 from .conftest import COLORS, FakeEncoder, draw
@@ -270,6 +271,44 @@ def test_more_figures_are_added_and_focused(opened: Any) -> None:
     status(page, "60 figures of 60")
     assert page.is_hidden("#more")
     assert len(set(page.evaluate("[...document.querySelectorAll('.hits > li')].map((item) => item.hit.pair_id)"))) == 60
+
+
+def test_low_limits_of_a_service_are_kept(browser: Any, index: Path, encoder: FakeEncoder) -> None:
+    limits = Limits(k=3, thumbnail_pixels=200)
+    with (
+        serving(engine_of(index, encoder, limits)) as url,
+        new_page(browser, url) as page,
+        watched(page, url) as watch,
+    ):
+        page.goto("/?q=red&n=48")
+        status(page, "3 figures of 60")
+        assert [body["k"] for body in watch.bodies("/v1/search")] == [3]
+        assert page.is_hidden("#more")
+        page.wait_for_function("() => document.querySelector('.plate img').naturalWidth === 200")
+        page.click(".plate >> nth=0")
+        page.wait_for_function("() => document.querySelector('#larger img').naturalWidth === 200")
+        page.keyboard.press("Escape")
+        page.click("#tab-proxy")
+        page.set_input_files("#p-picker-file", RED)
+        status(page, "3 public figures", "#p-status")
+
+
+def test_what_is_no_question_is_not_asked(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/?without=tumour")
+    status(page, "60 figures", "#holdings")
+    assert page.input_value("#minus") == "tumour"
+    assert page.is_visible("#welcome")
+    page.set_input_files("#q-file", {"name": "empty.png", "mimeType": "image/png", "buffer": b""})
+    page.wait_for_selector("#problem:has-text('This file is empty')")
+    assert watch.bodies("/v1/search") == []
+
+
+def test_an_address_with_unknown_filters_is_read_without_them(opened: Any) -> None:
+    page, watch = opened
+    page.goto("/?q=red&kind=foo&license=toString&license=comm")
+    status(page, "20 figures of 20 that pass")
+    assert [body["filters"] for body in watch.bodies("/v1/search")] == [{"license_group": ["comm"]}]
 
 
 def test_a_long_caption_opens(opened: Any) -> None:

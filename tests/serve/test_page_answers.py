@@ -53,7 +53,10 @@ def url(encoder: FakeEncoder) -> Iterator[str]:
 @pytest.fixture
 def opened(tab: Any, url: str) -> Iterator[Any]:
     with watched(tab, url) as watch:
-        about = {"index": {"rows": 7, "facets": FACETS}, "limits": {"image_bytes": 10_000_000, "k": 1000}}
+        about = {
+            "index": {"rows": 7, "facets": FACETS},
+            "limits": {"image_bytes": 10_000_000, "k": 1000, "thumbnail_pixels": 1024},
+        }
         tab.route("**/v1/info", lambda route: route.fulfill(json=about))
         yield tab, watch
 

@@ -379,6 +379,19 @@ def test_bad_searches_are_refused(client: TestClient, change: dict[str, Any], co
     refused(client.post("/v1/search", json={"text": "a", **change}), 422, code, param)
 
 
+def test_low_limits_hold_for_every_search(index_folder: Path, encoder: FakeEncoder) -> None:
+    index = SearchIndex.open(index_folder, encoder.fingerprint)
+    engine = Engine(encoder, index, ImageStore(index.generation), Limits(k=3, thumbnail_pixels=200))
+    image, raw = {"image": data_url(RED)}, {"content": RED, "headers": {"content-type": "image/png"}}
+    with TestClient(create_app(engine)) as low:
+        for route, found in (("/v1/search", "hits"), ("/v1/proxy", "proxies")):
+            for answer in (low.post(route, json=image), low.post(f"{route}/image", **raw)):
+                assert len(answer.json()[found]) == 3  # who names no number gets as many as there may be
+            assert low.get(answer.json()[found][0]["image"]["thumbnail"]).status_code == 200
+            refused(low.post(route, json={**image, "k": 4}), 422, param="k")
+            refused(low.post(f"{route}/image?k=4", **raw), 422, param="k")
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_vectors_must_be_finite(client: TestClient, value: str) -> None:
     body = '{{"vector": [{}]}}'.format(", ".join([value] * 8))

@@ -1,6 +1,6 @@
 // What the address bar says: everything that may be shared (words, filters, tab, more-like-this), never an image.
 
-import { LICENSES, SPLITS } from "./filters.js";
+import { KINDS, LICENSES, SPLITS } from "./filters.js";
 import { isTab } from "./tabs.js";
 
 const ONE = { tab: "search", q: "", without: "", like: "", target: "figure", from: "", to: "", copies: "", n: "24", mix: "50", template: "" };
@@ -14,8 +14,9 @@ export function readAddress(search = location.search) {
   const state = {};
   for (const [name, usual] of Object.entries(ONE)) state[name] = params.get(name) ?? usual;
   for (const name of MANY) state[name] = [...new Set(params.getAll(name).filter(Boolean))];
-  state.license = state.license.filter((value) => value in LICENSES);
-  state.split = state.split.filter((value) => value in SPLITS);
+  for (const [name, known] of [["license", LICENSES], ["kind", KINDS], ["split", SPLITS]]) {
+    state[name] = state[name].filter((value) => Object.hasOwn(known, value));
+  }
   if (!isTab(state.tab)) state.tab = ONE.tab;
   if (!["figure", "caption"].includes(state.target)) state.target = ONE.target;
   for (const name of ["from", "to"]) if (!/^\d{4}$/.test(state[name])) state[name] = "";

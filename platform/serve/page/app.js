@@ -5,10 +5,10 @@ import { get } from "./api.js";
 import { at, button, plural, say } from "./dom.js";
 import { setFacets, startFilters } from "./filters.js";
 import { listenToArrows } from "./hits.js";
-import { startLarger } from "./larger.js";
+import { setMostPixels, startLarger } from "./larger.js";
 import { listenForPictures, setImageBytes } from "./picture.js";
-import { startProxy } from "./proxy.js";
-import { clear, filtersChanged, restoreSearch, searchLike, searchPicture, searchState, setMostHits, startSearch } from "./search.js";
+import { setMostProxies, startProxy } from "./proxy.js";
+import { askAfter, clear, filtersChanged, restoreSearch, searchLike, searchPicture, searchState, setMostHits, startSearch } from "./search.js";
 import { chooseTab, chosenTab, listenToTabs } from "./tabs.js";
 import { classifyFile, restoreZeroShot, startZeroShot, zeroShotState } from "./zeroshot.js";
 
@@ -26,8 +26,8 @@ function start() {
   listenForPictures(() => pickers[chosenTab()]);
   addEventListener("keydown", focusQuery);
   addEventListener("popstate", restore);
+  askAfter(describe());
   restore();
-  describe();
 }
 
 // ---- the address bar and the history
@@ -98,6 +98,8 @@ async function describe() {
     const about = await get("v1/info");
     setImageBytes(about.limits.image_bytes);
     setMostHits(about.limits.k);
+    setMostProxies(about.limits.k);
+    setMostPixels(about.limits.thumbnail_pixels);
     if (about.index) holdings(about.index);
     else withoutIndex();
   } catch (error) {

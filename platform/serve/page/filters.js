@@ -8,7 +8,7 @@ export const LICENSES = {
   other: "Other or unknown licence",
 };
 export const SPLITS = { train: "Training", val: "Validation", test: "Test" };
-const KINDS = { single: "Single picture", panels: "Several panels", chart: "Chart" };
+export const KINDS = { single: "Single picture", panels: "Several panels", chart: "Chart" };
 const GROUPS = [
   // [name in the address, facet and filter of the service, heading, words for a value]
   ["license", "license_group", "Licence", (value) => LICENSES[value] ?? value],

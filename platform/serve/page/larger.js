@@ -6,8 +6,11 @@ import { articleOf, badge, citationOf, closer, labelOf, linkArticle, plates } fr
 
 const SIZE = 1024; // pixels; a JPEG, as browsers can't show every article's TIFF
 
+let size = SIZE;
 let ways = {};
 let shown = null; // the list item whose hit is shown
+
+export const setMostPixels = (most) => { size = Math.min(SIZE, most); };
 
 /** like(hit) and classify(hit) are called when the reader goes on from here. */
 export function startLarger(given) {
@@ -66,7 +69,7 @@ function drawFigure(frame, hit) {
     image.style.maxWidth = `${2 * hit.image.width}px`; // a small figure is not blown up beyond reason
   }
   image.addEventListener("error", () => frame.classList.add("lost"));
-  image.src = `${hit.image.url}?size=${SIZE}`;
+  image.src = `${hit.image.url}?size=${size}`;
   frame.firstElementChild.href = hit.image.url;
   frame.firstElementChild.setAttribute("aria-label", `${labelOf(hit)}: the original file, in a new tab`);
 }

@@ -57,6 +57,7 @@ export function buildPicker(place, { changed, failed }) {
 }
 
 async function readPicture(file) {
+  if (!file.size) throw new Refusal("This file is empty. Choose another one.");
   const dicom = await isDicom(file);
   const small = file.size > imageBytes ? await shrink(file) : file;
   const kind = dicom ? "DICOM" : (file.name?.split(".").pop() ?? "").slice(0, 5).toUpperCase();

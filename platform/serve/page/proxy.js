@@ -7,6 +7,7 @@ import { badge, closer } from "./hits.js";
 import { buildPicker } from "./picture.js";
 import { hideProblem, showProblem } from "./problem.js";
 
+let most = 50; // proxies that may be asked for
 let picker = null;
 let current = null;
 
@@ -21,11 +22,17 @@ export function startProxy() {
   return picker;
 }
 
+export function setMostProxies(k) {
+  most = Math.min(most, k);
+  at("p-k").max = most;
+  if (at("p-k").value > most) at("p-k").value = most;
+}
+
 function body() {
   const licenses = [...at("p-licenses").querySelectorAll("input:checked")].map((box) => box.value);
   if (!picker.picture) throw new Refusal("Choose an image first.");
   if (!licenses.length) throw new Refusal("Tick at least one licence.");
-  const asked = { image: picker.picture.image, k: Number(at("p-k").value) || 5 };
+  const asked = { image: picker.picture.image, k: Math.min(Number(at("p-k").value) || 5, most) };
   if (at("p-min").value !== "") asked.min_score = Number(at("p-min").value);
   if (licenses.length < Object.keys(LICENSES).length) asked.filters = { license_group: licenses };
   return asked;

@@ -25,6 +25,7 @@ const SCORES = `Similarity is the cosine between the query and a figure in the m
 
 let picker = null;
 let most = 1000; // k that the service allows
+let told = Promise.resolve(); // once the service has said what it allows, or can't
 let wanted = PAGE;
 let answered = null; // {body, answer} of the hits on the page
 let current = null; // the question under way
@@ -44,12 +45,14 @@ export function startSearch(onStep) {
 }
 
 export const setMostHits = (k) => { most = k; };
+/** The first question waits for this: it would ask for more hits than some services allow. */
+export const askAfter = (promise) => { told = promise; };
 export const filtersChanged = () => (anyQuestion() ? begin() : stepped(true));
 
 // ---- what the form says
 
 const words = (id) => at(id).value.trim();
-const anyQuestion = () => Boolean(words("q") || words("minus") || picker.picture);
+const anyQuestion = () => Boolean(words("q") || picker.picture); // what is only taken away asks for nothing
 
 export function searchState() {
   const shown = picker.picture;
@@ -59,7 +62,7 @@ export function searchState() {
     like: shown?.pair_id ?? "",
     target: at("target").value,
     mix: at("mix").value,
-    n: String(wanted),
+    n: String(Math.max(wanted, PAGE)),
     ...filterState(),
   };
 }
@@ -130,10 +133,13 @@ function more() {
 async function ask(kept = 0) {
   current?.abort();
   const search = (current = new AbortController());
-  const question = body(wanted);
   wait(kept);
   const waits = (seconds) => { at("status").textContent = `The service is busy. Trying again in ${Math.ceil(seconds)} s…`; };
   try {
+    await told;
+    if (search !== current) return;
+    wanted = Math.min(wanted, most);
+    const question = body(wanted);
     const answer = await post("v1/search", question, { signal: search.signal, waits });
     if (search === current) tell(question, answer, kept);
   } catch (error) {
