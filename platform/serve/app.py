@@ -36,7 +36,7 @@ from biomedray.model.malloc import keep_freed
 from biomedray.serve.access import Access
 from biomedray.serve.deploy import PROXY_GRACE_SECONDS
 from biomedray.serve.limits import Limits
-from biomedray.serve.loading import Holding, Loaded, Mark, Place, load, mark
+from biomedray.serve.loading import Holding, Loaded, Mark, Place, check_paths, load, mark
 from biomedray.serve.shards import ShardedIndex
 from biomedray.serve.slot import Slot
 from biomedray.serve.split import Towers, remote_towers
@@ -267,6 +267,8 @@ def serve(
     config = config.placed()
     config = config.model_copy(update={"access": config.access.on(host)})
     _check_port(host, port)
+    for _, _, one in config.applications():
+        check_paths(one.holding())  # before Ray, which takes its time
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(_check, config)  # what is wrong is said here, not in a replica's log
         cluster.start()

@@ -121,7 +121,10 @@ class Guard:
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, exchange: _Exchange) -> None:
         replay = _Replay(body, receive)
-        if scope["method"] in ("GET", "HEAD"):
+        if scope["method"] == "HEAD":
+            await _answer_head(self._app, scope, replay, exchange.send)
+            return
+        if scope["method"] == "GET":
             await self._app(scope, replay, exchange.send)
             return
         async with _Watch(receive, exchange):
@@ -319,6 +322,19 @@ def leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
             yield route
         else:
             yield from leaves(inner.routes)
+
+
+async def _answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """As GET is answered, without the body (RFC 9110, 9.3.2): the routes know GET only."""
+    asked = {**scope, "method": "GET"}  # a copy: the server frames the answer by the method in its own
+
+    async def send_head(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    try:
+        await app(asked, receive, send_head)
+    finally:
+        scope.update({name: asked[name] for name in ("route", REFUSAL) if name in asked})
 
 
 async def _nothing() -> Message:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from biomedray.artifacts import read_manifest
 from biomedray.config import Config
 from biomedray.errors import UserError
 from biomedray.serve.engine import Engine
@@ -96,6 +97,21 @@ def resolve(holding: Holding) -> Holding:
     beside = path.resolve().parent
     model = str(beside / said.model) if (beside / said.model).exists() else said.model
     return Holding(model=model, index=said.index and beside / said.index, pairs=said.pairs and beside / said.pairs)
+
+
+def check_paths(holding: Holding) -> None:
+    """Tell what is plainly not there, in no time; ``load`` finds the rest.
+
+    Raises:
+        UserError: a serving file that can't be read, no such model folder, no such artifact.
+    """
+    found = resolve(holding)
+    folder = Path(found.model.removeprefix("local-dir:"))
+    if not found.model.startswith("hf-hub:") and not folder.is_dir():
+        raise UserError(f"{folder}: no such model folder")
+    for path, kind in ((found.index, "index"), (found.pairs, "pairs")):
+        if path is not None:
+            read_manifest(path, kind)
 
 
 def mark(holding: Holding) -> Mark:

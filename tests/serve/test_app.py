@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from biomedray import cluster
 from biomedray import serve as room
 from biomedray.artifacts import read_manifest
 from biomedray.errors import UserError
@@ -20,6 +21,7 @@ from biomedray.model.settings import ModelConfig
 from biomedray.model.towers import initialise
 from biomedray.serve.client import Client
 
+from ..clusters import free_port
 from .conftest import COLORS, draw, pair_row, write_pairs
 
 pytestmark = [pytest.mark.ray, pytest.mark.heavy]
@@ -138,6 +140,13 @@ def test_what_cannot_be_served_is_said_before_serving(tmp_path: Path, index: Pat
         taken.listen()
         with pytest.raises(UserError, match="can't listen"):
             room.serve(other, port=taken.getsockname()[1], block=False)
+
+
+def test_what_is_not_there_is_said_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "start", lambda: pytest.fail("Ray was started"))
+    for model, index in ((tmp_path / "nowhere", None), (tmp_path, tmp_path / "nowhere")):
+        with pytest.raises(UserError, match="nowhere: no such"):
+            room.serve(model, index, port=free_port(), block=False)
 
 
 def _answers(url: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -25,6 +26,7 @@ from biomedray.serve.routes import create_app
 from biomedray.serve.search import SearchIndex
 
 from .conftest import COLORS, POISON, FakeEncoder, draw
+from .pages import serving
 
 LIMITS = Limits(body_bytes=400_000, image_bytes=100_000, image_pixels=1_000_000, items=8, text_chars=100, k=50, prompts=20)
 RED = draw(COLORS["red"])
@@ -72,6 +74,23 @@ def test_plain_routes_answer(client: TestClient, path: str) -> None:
     assert response.status_code == 200
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/livez", "/", "/docs", "/static/app.js", "/v1/info", "/v1/images/PMC0000001.1/fig-1/0", "/no"])
+def test_head_is_get_without_a_body(client: TestClient, path: str) -> None:
+    head, whole = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    volatile = {"x-request-id", "content-length"} if path == "/no" else {"x-request-id"}
+    assert {**head.headers, **dict.fromkeys(volatile)} == {**whole.headers, **dict.fromkeys(volatile)}
+
+
+def test_a_connection_goes_on_after_head(encoder: FakeEncoder) -> None:
+    with serving(Engine(encoder)) as url, httpx.Client(base_url=url) as http:
+        head = http.head("/v1/info")
+        assert head.headers["content-length"] == str(len(http.get("/v1/info").content))
+        assert http.head("/v1/search").status_code == 405
+        counted = http.get("/metrics").text
+    assert 'biomedray_refused_total{code="method_not_allowed"} 1.0' in counted
 
 
 def test_info_names_limits_fingerprints_and_facets(client: TestClient, bare: TestClient) -> None:

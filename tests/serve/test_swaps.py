@@ -43,6 +43,22 @@ def closed(engine: Engine) -> bool:
     return engine._pool._shutdown
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"model": "nowhere"}, "no such model folder"),
+        ({"model": "local-dir:nowhere"}, "no such model folder"),
+        ({"index": Path("nowhere")}, "no such folder"),
+        ({"pairs": Path("nowhere")}, "no such folder"),
+    ],
+)
+def test_what_is_plainly_not_there_is_told_without_loading(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    loading.check_paths(Holding(model=str(tmp_path)))
+    loading.check_paths(Holding(model="hf-hub:someone/something"))
+    with pytest.raises(UserError, match=said):
+        loading.check_paths(Holding.model_validate({"model": str(tmp_path), **wrong}))
+
+
 def test_an_engine_that_was_replaced_closes_with_its_last_lease() -> None:
     first, second = Engine(FakeEncoder()), Engine(FakeEncoder())
     slot = Slot(first)
