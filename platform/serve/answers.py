@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Any, Literal
 
 import numpy as np
@@ -22,12 +23,17 @@ from starlette.responses import Response
 
 Vectors = NDArray[np.float32]
 Form = Literal["float", "base64", "npy", "raw"]
+_REFUSED = re.compile(r"q=0(\.0{0,3})?")
 MEDIA: dict[Form, str] = {"npy": "application/x-npy", "raw": "application/octet-stream"}
 
 
 def accepted_form(accept: str, otherwise: Form) -> Form:
-    """The form that an Accept header names outright, else ``otherwise``."""
-    named = {part.split(";")[0].strip().lower() for part in accept.split(",")}
+    """The form that an Accept header names outright and does not refuse (q=0), else ``otherwise``."""
+    named = set()
+    for part in accept.lower().split(","):
+        media, *parameters = (field.strip() for field in part.split(";"))
+        if not any(_REFUSED.fullmatch(field) for field in parameters):
+            named.add(media)
     return next((form for form, media in MEDIA.items() if media in named), otherwise)
 
 

@@ -6,13 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from biomedray.config import Config
 
@@ -30,6 +31,17 @@ _CACHED = 64
 _MOST_FACETS = 100
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_wanted", "a number is wanted")
+    return value
+
+
+NoBoolean = BeforeValidator(_no_boolean)
+"""Of a number in JSON: true is not 1."""
+Whole = Annotated[int, NoBoolean]
+
+
 class Filters(Config):
     """Which rows may be hits; every filter that is set must pass."""
 
@@ -43,9 +55,9 @@ class Filters(Config):
     """What the picture looks like: single, panels (several in one) or chart; a guess of ingest, that not every pair has."""
     split: list[Literal["train", "val", "test"]] | None = Field(default=None, max_length=3)
     """Splits of the pairs artifact."""
-    year_min: int | None = None
+    year_min: Whole | None = None
     """First year of publication."""
-    year_max: int | None = None
+    year_max: Whole | None = None
     """Last year of publication; rows without a year pass no year filter."""
 
     def empty(self) -> bool:

@@ -31,8 +31,9 @@ from biomedray.serve.problems import Problem, bad_value
 _KINDS = r"data:(?:image/[a-z0-9.+-]{1,40}|application/(?:dicom|octet-stream))"
 _IMAGE_URL = re.compile(_KINDS + r"[;,]", re.IGNORECASE)
 _DATA_URL = re.compile(_KINDS + r"(?:;frame=(\d{1,9}))?;base64,", re.IGNORECASE)
+_CODED_URL = re.compile(r"data:[^,]{0,80};base64,", re.IGNORECASE)
 _REMOTE_URL = re.compile(r"[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
-_LONGEST_PREFIX = 80
+_LONGEST_PREFIX = 100
 _CODEC = Codec(seconds=20)
 
 
@@ -72,7 +73,7 @@ def read_items(value: Any, limits: Limits) -> list[Item]:
 def read_item(value: Any, param: str, limits: Limits) -> Item:
     """One text or image of a request; ``param`` names it in refusals."""
     if isinstance(value, str):
-        return read_image(value, param, limits) if _IMAGE_URL.match(value[:_LONGEST_PREFIX]) else read_text(value, param, limits)
+        return read_image(value, param, limits) if _is_file(value) else read_text(value, param, limits)
     if isinstance(value, dict):
         kind = value.get("type")
         if kind in ("text", "image") and set(value) == {"type", kind}:
@@ -84,6 +85,12 @@ def read_item(value: Any, param: str, limits: Limits) -> Item:
         param,
         "invalid_item",
     )
+
+
+def _is_file(text: str) -> bool:
+    """Whether a string can only be meant as a file; one that is no image is refused then, not embedded as words."""
+    start = text.lstrip()[:_LONGEST_PREFIX]
+    return bool(_IMAGE_URL.match(start) or _CODED_URL.match(start))
 
 
 def read_text(value: Any, param: str, limits: Limits) -> Text:
@@ -105,7 +112,7 @@ def read_image(value: Any, param: str, limits: Limits) -> ImageSource:
     """An image given as base64 or as a data URL; nothing is decoded yet."""
     if not isinstance(value, str):
         raise bad_value(f"{param}: base64 or a data URL of an image is wanted", param, "invalid_image")
-    frame = None
+    frame, value = None, value.lstrip()
     if prefix := _DATA_URL.match(value[:_LONGEST_PREFIX]):
         value, frame = value[prefix.end() :], int(prefix[1]) if prefix[1] else None
     elif value[:5].lower() == "data:":

@@ -144,7 +144,7 @@ async def embeddings(body: schemas.EmbeddingsRequest, request: Request, engine: 
     if body.dimensions not in (None, engine.encoder.embed_dim):
         raise bad_value(f"dimensions: this model's embeddings have {engine.encoder.embed_dim}", "dimensions")
     vectors, tokens = await engine.embed(read_items(body.input, engine.limits))
-    form = accepted_form(request.headers.get("accept", ""), body.encoding_format)
+    form = accepted_form(request.headers.get("accept", ""), body.encoding_format or "float")
     return embeddings_answer(engine.encoder.name, vectors, tokens, form)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from biomedray.serve.filters import NoBoolean, Whole
 from biomedray.serve.search import Filters, Target
 
 _ITEM_SCHEMA = {
@@ -27,7 +28,7 @@ _INPUT_SCHEMA = {"anyOf": [*_ITEM_SCHEMA["anyOf"], {"type": "array", "items": _I
 _CODED = {"type": "string", "format": "byte", "description": "base64 of little-endian float32"}
 _VECTOR_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _CODED, {"type": "null"}]}
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False), NoBoolean]
 
 
 class Request(BaseModel):
@@ -43,9 +44,9 @@ class EmbeddingsRequest(Request):
     """Name of the served model, or none for whichever is served."""
     input: Annotated[Any, WithJsonSchema(_INPUT_SCHEMA)]
     """A text, an image, or a list of them."""
-    encoding_format: Literal["float", "base64"] = "float"
-    """base64 is little-endian float32, a third of the size."""
-    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] | None = "float"
+    """Null is float. base64 is little-endian float32, a third of the size."""
+    dimensions: Whole | None = None
     """Only the model's own length is served."""
     user: str | None = Field(default=None, max_length=256)
     """Accepted for OpenAI's sake and not used."""
@@ -81,7 +82,7 @@ class SearchRequest(Request):
     """A text whose embedding is taken away: figures like it fall back."""
     weights: dict[str, Finite] = Field(default={}, max_length=5)
     """Weight of each part of a mixed query; 1 unless told, 0.5 for minus."""
-    k: int = Field(default=10, ge=1)
+    k: Whole = Field(default=10, ge=1)
     """How many hits; /v1/info has the limit."""
     target: Target = "figure"
     """Whether figures or captions are compared with the query."""
@@ -100,7 +101,7 @@ class ProxyRequest(Request):
     """Base64 or a data URL; it is neither stored nor logged."""
     vector: Annotated[Any, WithJsonSchema(_VECTOR_SCHEMA)] = None
     """An embedding of the image by the served model, so that the image need not leave."""
-    k: int = Field(default=5, ge=1, le=100)
+    k: Whole = Field(default=5, ge=1, le=100)
     """How many proxies at most."""
     min_score: Finite | None = None
     """Cosine similarity that a proxy must reach; without it the nearest are answered, however far."""

@@ -155,7 +155,7 @@ def test_bytes_on_request(http: TestClient, encoder: FakeEncoder, path: str) -> 
     assert np.allclose(np.frombuffer(raw.content, "<f4").reshape(2, 8), expected, atol=1e-6)
     npy = http.post(path, headers={"accept": "text/plain, application/x-npy;q=0.9"}, **sent)
     assert np.allclose(np.load(io.BytesIO(npy.content)), expected, atol=1e-6)
-    for accept in ("*/*", "application/json", "application/*", ""):
+    for accept in ("*/*", "application/json", "application/*", "", "application/x-npy;q=0, application/octet-stream; Q=0.00"):
         assert http.post(path, headers={"accept": accept}, **sent).headers["content-type"] == "application/json"
 
 

@@ -18,6 +18,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from biomedray.config import override
+from biomedray.errors import UserError
 from biomedray.serve import canary
 from biomedray.serve.engine import Engine
 from biomedray.serve.images import ImageStore
@@ -121,6 +123,7 @@ def test_the_openai_client_embeds_texts_and_images(client: TestClient, encoder: 
     "item",
     [
         data_url(RED),
+        f" \n{data_url(RED)}",
         {"type": "image", "image": base64.b64encode(RED).decode()},
         {"type": "image", "image": data_url(draw(COLORS["red"], kind="BMP"), "bmp")},
     ],
@@ -295,6 +298,9 @@ def test_broken_json_is_refused(client: TestClient, route: str, body: bytes) -> 
         ({"type": "image", "image": "*not base64*"}, "invalid_base64", "input"),
         ({"type": "image", "image": ""}, "empty_image", "input"),
         ("data:image/png;base64,", "empty_image", "input"),
+        ("data:;base64," + base64.b64encode(RED).decode(), "invalid_image", "input"),
+        (" \nDATA:text/plain;base64,AAAA", "invalid_image", "input"),
+        (" data:image/png;base64,*", "invalid_base64", "input"),
         ("data:image/png,plain", "invalid_image", "input"),
         (["a", "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()], "unsupported_format", "input[1]"),
         (["a"] * 9, "too_many_items", "input"),
@@ -392,6 +398,9 @@ def test_bad_forms_and_types(client: TestClient) -> None:
         ({"weights": {"image": 2}}, "invalid_value", "weights"),
         ({"weights": {"text": 0}}, "invalid_value", "query"),
         ({"pair_id": 3}, None, "pair_id"),
+        ({"k": True}, "number_wanted", "k"),
+        ({"filters": {"year_min": True}}, "number_wanted", "filters.year_min"),
+        ({"weights": {"text": True}}, "number_wanted", "weights.text"),
     ],
 )
 def test_bad_searches_are_refused(client: TestClient, change: dict[str, Any], code: str | None, param: str | None) -> None:
@@ -471,6 +480,18 @@ def test_long_texts_are_not_remembered(encoder: FakeEncoder) -> None:
 def test_braces_in_labels_are_only_text(client: TestClient) -> None:
     labels = ["{0.__class__}", "{}", "%s"]
     assert client.post("/v1/classify", json={"image": data_url(RED), "labels": labels}).status_code == 200
+
+
+@pytest.mark.parametrize("name", [name for name in Limits.model_fields if name != "burned_in"])
+def test_limits_that_let_nothing_through_are_refused(name: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(UserError, match=name):
+            override(Limits(), [f"{name}={value}"])
+
+
+def test_null_is_openais_default_form(client: TestClient) -> None:
+    answers = [client.post("/v1/embeddings", json={"input": "a", "encoding_format": form}) for form in (None, "float")]
+    assert answers[0].json() == answers[1].json()
 
 
 def test_dimensions_must_be_the_models(client: TestClient) -> None:
