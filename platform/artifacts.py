@@ -109,13 +109,18 @@ def read_manifest(folder: Path, kind: str | None = None) -> Manifest:
     except ValidationError as error:
         raise UserError(f"{path}: damaged manifest: {error.errors()[0]['msg']}") from None
     if kind is not None and manifest.kind != kind:
-        raise UserError(f"{folder}: a {manifest.kind} artifact, but a {kind} artifact is wanted")
+        raise UserError(f"{folder}: {one(manifest.kind)} artifact, but {one(kind)} artifact is wanted")
     return manifest
 
 
 def manifest_fingerprint(folder: Path) -> str:
     """Identity of an input artifact: the hash of its manifest file."""
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16]
+
+
+def one(kind: str) -> str:
+    """A kind with its article: a model, an index."""
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def claim_output(folder: Path, kind: str, config: Mapping[str, Any]) -> bool:

@@ -61,6 +61,7 @@ def test_finished_foreign_and_file_are_refused_and_left_alone(tmp_path):
         ("{", "damaged"),
         ('{"kind": 1}', "damaged"),
         ('{"kind": "model", "name": "m"}', "a pairs artifact is wanted"),
+        ('{"kind": "index", "name": "i"}', "an index artifact, but a pairs artifact is wanted"),
     ],
 )
 def test_reading_what_is_no_such_artifact_says_why(tmp_path, content, message):
