@@ -87,7 +87,7 @@ def _require(folder: Path) -> None:
     if is_finished(folder):
         kind = _json(folder / "manifest.json").get("kind")
         if kind != "model":
-            raise UserError(f"{folder}: {one(kind)} artifact, but a model is wanted")
+            raise UserError(f"{folder}: {one(str(kind))} artifact, but a model is wanted")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: not a model folder (no {CONFIG}){again}")
     if not any((folder / name).is_file() for name in _WEIGHT_NAMES):
