@@ -2,7 +2,8 @@
 
 glibc maps every block above 32 MB anew and gives the end of its heap back as soon as it is free. The next batch of the same
 shapes then takes a page fault for each 4 KB of its activations: 12 ms of system time a picture of ViT-B/16, beside some 65 of
-computing, in which the other threads wait (benchmarks/serve_malloc.py: 25 and 32 pictures a second on two cores). Kept, these blocks cost memory that the process had at its peak anyhow.
+computing, in which the other threads wait (benchmarks/serve_malloc.py: 25 and 32 pictures a second on two cores). Kept, these
+blocks cost memory that the process had at its peak anyhow.
 """
 
 from __future__ import annotations
