@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Killed)\b(?::|$)")
+_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)")
 _LONGEST = 200
 
 
@@ -16,12 +16,16 @@ class WorkError(Exception):
     """The work itself failed although the input was fine: says why, exit code 1."""
 
 
-def last_error(text: str) -> str:
-    """The last line of a traceback that names an error, in at most 200 characters; else its last line, or nothing.
+def error_lines(text: str) -> list[str]:
+    """The lines of a traceback that name an error; all that say anything where none does.
 
-    What stands below it, as Ray writes it, is advice.
+    What stands below them, as Ray writes it, is advice.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if _ERROR_LINE.match(line)]
-    line = (named or lines or [""])[-1]
+    return [line for line in lines if _ERROR_LINE.match(line)] or lines
+
+
+def last_error(text: str) -> str:
+    """The last of these, in at most 200 characters, or nothing."""
+    line = (error_lines(text) or [""])[-1]
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 4]} ..."

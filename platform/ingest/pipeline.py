@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from biomedray import cluster
 from biomedray.artifacts import Manifest, claim_output, read_manifest, write_atomic, write_manifest
-from biomedray.errors import UserError, WorkError
+from biomedray.errors import UserError, WorkError, error_lines
 from biomedray.ingest import settle
 from biomedray.ingest.articles import extract
 from biomedray.ingest.count import count_artifact, not_found
@@ -43,8 +42,6 @@ from biomedray.ingest.sources import ArticleRef, discover
 from biomedray.ingest.store import StoreDownError
 from biomedray.ingest.tables import progress_bar
 from biomedray.ingest.write import PartWriter, part_name
-
-_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)\b(?::|$)")
 
 # Fewer images or parts than these are settled in the driver: that takes less time than Ray needs to start a task.
 _SMALL_JOIN = 100_000
@@ -307,9 +304,9 @@ def spread(numbers: Sequence[int], task: Task, here: bool = False) -> Iterator[R
 
 def failure(error: BaseException) -> str:
     """The line of a remote traceback that names what went wrong; Ray's own last lines are advice on retries."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if _ERROR_LINE.match(line) and not line.startswith("ray.exceptions.")]
-    return (named or lines or [type(error).__name__])[0][:300]
+    lines = error_lines(str(error))
+    own = [line for line in lines if not line.startswith("ray.exceptions.")]
+    return (own or lines or [type(error).__name__])[0][:300]
 
 
 # ---- settling

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from biomedray.model.settings import ModelConfig
 from biomedray.model.towers import initialise
 from biomedray.serve import haproxy
 
+from ..clusters import status, wait
 from . import hostile
 from .conftest import COLORS, pair_row, write_index, write_pairs
 
@@ -81,7 +82,7 @@ class Service:
             found = done.stdout.strip().splitlines()
             return ast.literal_eval(found[-1].strip()) if done.returncode == 0 and found else {}
 
-        _wait(lambda: states() == {"RUNNING": 2} and len(self.pids("ServeReplica:biomedray:Service")) == 2, 180)
+        wait(lambda: states() == {"RUNNING": 2} and len(self.pids("ServeReplica:biomedray:Service")) == 2, 180)
         return self.pids("ServeReplica:biomedray:Service")
 
     def info(self) -> dict:
@@ -152,7 +153,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     made = Service(_start(folder, port), f"http://127.0.0.1:{port}", folder / "serving.json", models, indexes, expected)
     made.hold("first")
     try:
-        _wait(lambda: _ready(made.url), 240)
+        wait(lambda: status(f"{made.url}/readyz") == 200, 240)
         yield made
     finally:
         made.process.send_signal(signal.SIGTERM)
@@ -162,7 +163,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_a_model_and_its_index_are_swapped_under_load(service: Service) -> None:
     with Stream(service) as stream:
         service.hold("second")
-        _wait(lambda: {name for moment, name in stream.answered if moment > time.monotonic() - 1} == {"second"}, 120)
+        wait(lambda: {name for moment, name in stream.answered if moment > time.monotonic() - 1} == {"second"}, 120)
     assert not stream.failed
     assert not stream.wrong
     assert {name for _, name in stream.answered} == {"first", "second"}
@@ -176,7 +177,7 @@ def test_an_index_of_another_model_is_not_put_in(service: Service) -> None:
         time.sleep(8)
         said = service.info()
         service.hold("second")
-        _wait(lambda: all(service.info()["trouble"] is None for _ in range(8)), 30)
+        wait(lambda: all(service.info()["trouble"] is None for _ in range(8)), 30)
     assert not stream.failed
     assert said["model"] == before["model"]
     assert said["index"]["generation"] == before["index"]["generation"]
@@ -204,7 +205,7 @@ def test_a_killed_controller_is_not_noticed(service: Service) -> None:
         time.sleep(10)
     assert not stream.failed
     assert not stream.wrong
-    _wait(lambda: bool(service.pids("ServeController") - {controller.pid}), 120)
+    wait(lambda: bool(service.pids("ServeController") - {controller.pid}), 120)
     assert service.settled() == replicas
 
 
@@ -247,20 +248,6 @@ def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 def _own_ray() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_"))}
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5).is_success
-    except httpx.TransportError:
-        return False
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(0.3)
 
 
 def _cmdline(process: psutil.Process) -> list[str]:
